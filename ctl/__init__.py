@@ -1,0 +1,1 @@
+"""convergencectl: the small client of the daemon's control socket."""
