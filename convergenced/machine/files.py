@@ -1,0 +1,357 @@
+"""Owns every access to the files of the context folders (`ports.Files`).
+
+Promise: nothing is read or written through a symlink, nothing but a regular file is ever opened for
+its content, and a file is replaced whole or not at all, the old one kept as a backup.
+The way to a folder is `folders`' business, durability is `durable`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from convergenced.errors import ConvergenceError, FileChangedError, RefusedInputError
+from convergenced.machine.durable import (
+    TEMPORARY_PREFIX,
+    explained,
+    read_bounded,
+    read_up_to,
+    readable,
+    sync,
+    temporary_name,
+    write_all,
+    write_durably,
+)
+from convergenced.machine.folders import NOT_THERE, Folders, sweep_temporaries
+from convergenced.model import Entry, Kind, LocalPath, Snapshot
+
+__all__ = ["RealFiles", "read_bounded", "sweep_temporaries", "write_durably"]
+
+COPY_CHUNK = 1 << 20
+"""Bytes copied at a time where a backup cannot be a hard link."""
+
+MAX_BACKUPS_OF_ONE_NAME = 1000
+"""How many free names are tried beside an older backup of the same name."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+_NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
+"""What `link` says where another file system, or one without hard links, is behind the name."""
+
+
+class RealFiles:
+    """`ports.Files` on the file system.
+
+    `roots` are folders the user chose (Claude's `projects`, our backups): a symlink in them or above
+    is the user's own and is followed. Below a root, and everywhere outside all roots, none is.
+    """
+
+    def __init__(self, roots: Sequence[LocalPath] = ()) -> None:
+        self._folders = Folders(roots)
+
+    def list(self, folder: LocalPath) -> list[Entry] | None:
+        """The names in a folder, sorted; None where there is no such folder.
+
+        Our own temporary files are not shown. Raises `RefusedInputError` where it may not be read.
+        """
+        with readable(folder):
+            descriptor = self._folders.open(folder)
+            if descriptor is None:
+                return None
+            try:
+                with os.scandir(descriptor) as found:
+                    entries = [entry for item in found if (entry := _entry(item)) is not None]
+            finally:
+                os.close(descriptor)
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def stat(self, path: LocalPath) -> Snapshot | None:
+        """What stands there now; None for nothing or for what is not a regular file."""
+        with readable(path):
+            descriptor = self._folders.open(os.path.dirname(path))
+            if descriptor is None:
+                return None
+            try:
+                found = _lstat(descriptor, os.path.basename(path))
+            finally:
+                os.close(descriptor)
+        return _snapshot(found) if found is not None and stat.S_ISREG(found.st_mode) else None
+
+    def read(self, path: LocalPath, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`.
+
+        Raises `FileChangedError` where it is no regular file, `RefusedInputError` where it may not be read.
+        """
+        with readable(path):
+            folder = self._folders.open(os.path.dirname(path))
+            if folder is None:
+                raise _changed(path, "its folder is gone")
+            try:
+                descriptor = _open_regular(folder, os.path.basename(path))
+            finally:
+                os.close(folder)
+            if descriptor is None:
+                raise _changed(path, "it is no regular file any more")
+            try:
+                return read_up_to(descriptor, offset, length)
+            finally:
+                os.close(descriptor)
+
+    def replace(
+        self,
+        path: LocalPath,
+        chunks: Iterator[bytes],
+        *,
+        expect: Snapshot | None,
+        mtime_ns: int,
+        backup: LocalPath | None,
+        guard: Callable[[], None],
+    ) -> Snapshot:
+        """Puts a complete new file at `path`, or changes nothing (see `ports.Files`).
+
+        The slow work (writing, copying the backup) comes first; then `guard`, the check against
+        `expect`, and at once the rename. Where `expect` is None the new file takes its name only if the
+        name is free at that very moment. Raises `RefusedInputError` where a symlink, folder or FIFO
+        stands at `path` or on the way to it, `ConvergenceError` with a remedy where the disk refuses.
+        """
+        folder = os.path.dirname(path)
+        with self._folders.held(folder, make=True) as place:
+            name = os.path.basename(path)
+            target = _Target(path, folder, place, name)
+            target.check(expect)
+            temporary = temporary_name()
+            try:
+                written = _write_new(target, temporary, chunks, mtime_ns)
+                with self._kept(target, expect, backup):
+                    guard()
+                    self._check_place(target)
+                    target.check(expect)
+                    with explained(f"cannot write {path}"):
+                        _publish(target, temporary, new=expect is None)
+            finally:
+                with contextlib.suppress(FileNotFoundError):  # gone when it was renamed
+                    os.unlink(temporary, dir_fd=place)
+            with explained(f"cannot write {path}"):
+                sync(place)
+        return written
+
+    def remove(
+        self, path: LocalPath, *, expect: Snapshot, backup: LocalPath | None, guard: Callable[[], None]
+    ) -> None:
+        """Takes a file away under the same conditions as `replace`."""
+        folder = os.path.dirname(path)
+        with self._folders.held(folder, make=False) as place:
+            target = _Target(path, folder, place, os.path.basename(path))
+            target.check(expect)
+            with self._kept(target, expect, backup):
+                guard()
+                self._check_place(target)
+                target.check(expect)
+                with explained(f"cannot remove {path}"):
+                    os.unlink(target.name, dir_fd=place)
+            with explained(f"cannot remove {path}"):
+                sync(place)
+
+    def _check_place(self, target: _Target) -> None:
+        """The folder still stands where the plan knew it."""
+        with readable(target.folder):
+            now = self._folders.open(target.folder)
+            if now is None:
+                raise _changed(target.path, "its folder is gone")
+            try:
+                same = os.path.samestat(os.fstat(now), os.fstat(target.place))
+            finally:
+                os.close(now)
+        if not same:
+            raise _changed(target.path, "its folder was replaced")
+
+    @contextlib.contextmanager
+    def _kept(self, target: _Target, expect: Snapshot | None, backup: LocalPath | None) -> Iterator[None]:
+        """Has the old file at `backup` before the block; takes it away again where the block fails."""
+        if backup is None or expect is None:
+            yield
+            return
+        with self._folders.held(os.path.dirname(backup), make=True) as shelf:
+            name = _keep(target, shelf, os.path.basename(backup), backup)
+            done = False
+            try:
+                yield
+                done = True
+            finally:
+                if not done:
+                    os.unlink(name, dir_fd=shelf)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The name that an act is about, and the open folder it stands in."""
+
+    path: LocalPath
+    folder: str
+    place: int
+    name: str
+
+    def check(self, expect: Snapshot | None) -> None:
+        """Raises unless what stands there is `expect`."""
+        with readable(self.path):
+            found = _lstat(self.place, self.name)
+        if found is None:
+            if expect is not None:
+                raise _changed(self.path, "it is gone")
+        elif not stat.S_ISREG(found.st_mode):
+            raise RefusedInputError(
+                f"{self.path} is no regular file", "nothing is written over it; move it away"
+            )
+        elif expect is None:
+            raise _changed(self.path, "a file has appeared there")
+        elif _snapshot(found) != expect:
+            raise _changed(self.path, "it was written to")
+
+
+def _write_new(target: _Target, name: str, chunks: Iterator[bytes], mtime_ns: int) -> Snapshot:
+    """Writes and syncs the temporary file; the answer is what it will look like under its name."""
+    what = f"cannot write {target.path}"
+    with explained(what):
+        descriptor = os.open(name, _WRITE_NEW, 0o600, dir_fd=target.place)
+    try:
+        for chunk in chunks:
+            with explained(what):
+                write_all(descriptor, chunk)
+        with explained(what):
+            os.fchmod(descriptor, 0o600)
+            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            sync(descriptor)
+            return _snapshot(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _publish(target: _Target, temporary: str, *, new: bool) -> None:
+    """Gives the temporary file its name. A new name is taken only if it is free."""
+    if new:
+        try:
+            os.link(
+                temporary,
+                target.name,
+                src_dir_fd=target.place,
+                dst_dir_fd=target.place,
+                follow_symlinks=False,
+            )
+        except FileExistsError as error:
+            raise _changed(target.path, "a file has appeared there") from error
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+        else:
+            return
+    os.rename(temporary, target.name, src_dir_fd=target.place, dst_dir_fd=target.place)
+
+
+def _keep(target: _Target, shelf: int, name: str, backup: LocalPath) -> str:
+    """Keeps the file under `name` in the folder `shelf`, durably; the answer is the name it got.
+
+    A hard link where that is possible: should a client have the file open right now, what it appends
+    is then in the backup and not lost. An older backup is never written over: `.1`, `.2` … is added.
+    """
+    with explained(f"cannot keep a backup at {backup}"):
+        for number in range(MAX_BACKUPS_OF_ONE_NAME):
+            free = f"{name}.{number}" if number else name
+            try:
+                _link_or_copy(target, shelf, free)
+            except FileExistsError:
+                continue
+            sync(shelf)
+            return free
+    raise ConvergenceError(
+        f"{backup} has {MAX_BACKUPS_OF_ONE_NAME} backups already", "move older backups away"
+    )
+
+
+def _link_or_copy(target: _Target, shelf: int, name: str) -> None:
+    try:
+        os.link(target.name, name, src_dir_fd=target.place, dst_dir_fd=shelf, follow_symlinks=False)
+    except FileNotFoundError as error:
+        raise _changed(target.path, "it is gone") from error
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+    else:
+        return
+    source = _open_regular(target.place, target.name)
+    if source is None:
+        raise _changed(target.path, "it is no regular file any more")
+    try:
+        _copy(source, shelf, name)
+    finally:
+        os.close(source)
+
+
+def _copy(source: int, shelf: int, name: str) -> None:
+    copy = os.open(name, _WRITE_NEW, 0o600, dir_fd=shelf)
+    done = False
+    try:
+        while chunk := os.read(source, COPY_CHUNK):
+            write_all(copy, chunk)
+        original = os.fstat(source)
+        os.utime(copy, ns=(original.st_mtime_ns, original.st_mtime_ns))
+        sync(copy)
+        done = True
+    finally:
+        os.close(copy)
+        if not done:
+            os.unlink(name, dir_fd=shelf)
+
+
+def _open_regular(folder: int, name: str) -> int | None:
+    """A descriptor for reading, None where the name is not (or no longer) a regular file."""
+    found = _lstat(folder, name)
+    if found is None or not stat.S_ISREG(found.st_mode):
+        return None  # a device must not even be opened
+    try:
+        descriptor = os.open(name, _READ, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (*NOT_THERE, errno.ENXIO):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _lstat(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return None
+        raise
+
+
+def _entry(item: os.DirEntry[str]) -> Entry | None:
+    if item.name.startswith(TEMPORARY_PREFIX):
+        return None
+    try:
+        found = item.stat(follow_symlinks=False)
+    except FileNotFoundError:  # gone since the folder was read
+        return None
+    if stat.S_ISREG(found.st_mode):
+        return Entry(item.name, Kind.FILE, _snapshot(found))
+    if stat.S_ISDIR(found.st_mode):
+        return Entry(item.name, Kind.FOLDER, None)
+    return Entry(item.name, Kind.LINK if stat.S_ISLNK(found.st_mode) else Kind.OTHER, None)
+
+
+def _snapshot(found: os.stat_result) -> Snapshot:
+    return Snapshot(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _changed(path: str, how: str) -> FileChangedError:
+    return FileChangedError(f"{path} changed meanwhile: {how}", "nothing was written; it is planned again")
