@@ -1,0 +1,198 @@
+"""The store: one bare git repository on this machine, through libgit2.
+
+Owns every object and ref on disk. Promises: what was written is on disk before a ref names it; a
+ref moves by compare-and-swap only, and a branch only to a descendant; an object that cannot be read
+is reported by its id, and writing the same content again heals it; the ordinary git program finds
+nothing to complain about.
+
+A `GitStore` may be used from several threads. libgit2 repositories may not, so each thread gets a
+handle of its own; moving refs is serialized, because libgit2 fails rather than waits on a ref's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from convergenced.errors import MissingObjectError, RefMovedError, StoreError
+from convergenced.model import EMPTY_TREE, Commit, LocalPath, Oid, Refusal, TreeEntry
+from convergenced.store import damage
+from convergenced.store.objects import (
+    ObjectKind,
+    format_commit,
+    format_tree,
+    object_id,
+    parse_commit,
+    parse_tree,
+)
+
+BRANCHES = "refs/heads/"
+
+_KINDS: dict[ObjectKind, ObjectType] = {
+    "blob": ObjectType.BLOB,
+    "tree": ObjectType.TREE,
+    "commit": ObjectType.COMMIT,
+}
+
+_LIBGIT2_ERRORS = (pygit2.GitError, KeyError, ValueError, OSError)
+"""What the binding raises, by the error's class and code."""
+
+
+class GitStore:
+    """Implements `ports.Store` on a bare repository. Made by `open_store`."""
+
+    def __init__(self, path: LocalPath, recovered: tuple[Refusal, ...] = ()) -> None:
+        self.path = path
+        self.recovered = recovered
+        """What had to be set aside when the store was opened."""
+        self._handles = threading.local()
+        self._moving = threading.Lock()
+
+    # Objects
+
+    def read_blob(self, oid: Oid) -> bytes:
+        """The blob's bytes."""
+        return self._read("blob", oid)
+
+    def write_blob(self, data: bytes) -> Oid:
+        """Keeps the bytes."""
+        return self._write("blob", data)
+
+    def read_tree(self, oid: Oid) -> tuple[TreeEntry, ...]:
+        """The entries in git's order."""
+        return () if oid == EMPTY_TREE else parse_tree(self._read("tree", oid))
+
+    def write_tree(self, entries: Iterable[TreeEntry]) -> Oid:
+        """Keeps a tree."""
+        return self._write("tree", format_tree(entries))
+
+    def blob_size(self, oid: Oid) -> int:
+        """Bytes in the blob, from the object's header."""
+        try:
+            kind, size = self._repo.odb.read_header(oid)
+        except _LIBGIT2_ERRORS as error:
+            raise _missing(oid, "blob") from error
+        if kind != ObjectType.BLOB:
+            raise _missing(oid, "blob")
+        return int(size)
+
+    # History
+
+    def write_commit(self, commit: Commit) -> Oid:
+        """Keeps a commit."""
+        return self._write("commit", format_commit(commit))
+
+    def read_commit(self, oid: Oid) -> Commit:
+        """The commit of that id."""
+        return parse_commit(self._read("commit", oid))
+
+    def refs(self, prefix: str) -> dict[str, Oid]:
+        """All refs whose full name starts with `prefix`."""
+        found: dict[str, Oid] = {}
+        repo = self._repo
+        try:
+            for raw in repo.raw_listall_references():
+                name = raw.decode("utf-8", "surrogateescape")
+                if name.startswith(prefix) and (target := _target(repo, name)) is not None:
+                    found[name] = target
+        except _LIBGIT2_ERRORS as error:
+            raise StoreError(f"the refs of {self.path} cannot be read: {error}", _RESTART) from error
+        return found
+
+    def swap(self, ref: str, old: Oid | None, new: Oid | None) -> None:
+        """Moves `ref`; a branch moves to descendants only, or goes away."""
+        if not pygit2.reference_is_valid_name(ref):
+            raise StoreError(f"{ref!r} is no name for a ref")
+        if ref.startswith(BRANCHES) and old is not None and new is not None:
+            self._check_descends(ref, old, new)
+        with self._moving:
+            repo = self._repo
+            try:
+                if _target(repo, ref) != old:
+                    raise _moved(ref)
+                if old is None and new is not None:
+                    repo.references.create(ref, new, force=False)
+                elif old is not None and new is not None:
+                    repo.lookup_reference(ref).set_target(new)
+                elif old is not None:
+                    repo.lookup_reference(ref).delete()
+            except _LIBGIT2_ERRORS as error:
+                # Another process may have been faster: that is a lost swap, not a broken store.
+                with contextlib.suppress(*_LIBGIT2_ERRORS):
+                    if _target(repo, ref) != old:
+                        raise _moved(ref) from error
+                raise StoreError(f"{ref} cannot be moved: {error}", _RESTART) from error
+
+    def merge_base(self, one: Oid, other: Oid) -> Oid | None:
+        """The best common ancestor; of several equally good ones always the same."""
+        first, second = sorted((one, other))
+        try:
+            base = self._repo.merge_base(first, second)
+        except _LIBGIT2_ERRORS as error:
+            raise MissingObjectError(f"the history of {one} and {other} is incomplete", _RESTART) from error
+        return None if base is None else Oid(str(base))
+
+    # Below the surface
+
+    @property
+    def _repo(self) -> pygit2.Repository:
+        """This thread's handle."""
+        repo: pygit2.Repository | None = getattr(self._handles, "repo", None)
+        if repo is None:
+            try:
+                repo = pygit2.Repository(self.path)
+            except _LIBGIT2_ERRORS as error:
+                raise StoreError(f"the store {self.path} cannot be opened: {error}", _RESTART) from error
+            self._handles.repo = repo
+        return repo
+
+    def _read(self, kind: ObjectKind, oid: Oid) -> bytes:
+        try:
+            found, data = self._repo.odb.read(oid)
+        except _LIBGIT2_ERRORS as error:
+            raise _missing(oid, kind) from error
+        if found != _KINDS[kind]:
+            raise _missing(oid, kind)
+        return bytes(data)
+
+    def _write(self, kind: ObjectKind, data: bytes) -> Oid:
+        oid = object_id(kind, data)
+        # libgit2 takes a damaged object for a present one and would never write it again.
+        damage.set_aside_if_damaged(self.path, oid)
+        try:
+            self._repo.odb.write(_KINDS[kind], data)
+        except _LIBGIT2_ERRORS as error:
+            raise StoreError(f"the store cannot be written: {error}", "free space on the disk?") from error
+        return oid
+
+    def _check_descends(self, ref: str, old: Oid, new: Oid) -> None:
+        try:
+            descends = old == new or self._repo.descendant_of(new, old)
+        except _LIBGIT2_ERRORS as error:
+            raise MissingObjectError(f"the history of {new} is incomplete", _RESTART) from error
+        if not descends:
+            raise StoreError(f"{ref} would lose history: {new} does not descend from {old}")
+
+
+_RESTART = "run `convergencectl doctor --deep`"
+
+
+def _target(repo: pygit2.Repository, ref: str) -> Oid | None:
+    """Where a ref stands, None for no such ref. Symbolic refs are not ours and count as none."""
+    try:
+        target = repo.lookup_reference(ref).target
+    except KeyError:
+        return None
+    return Oid(str(target)) if isinstance(target, pygit2.Oid) else None
+
+
+def _missing(oid: Oid, kind: ObjectKind) -> MissingObjectError:
+    return MissingObjectError(f"the store has no readable {kind} {oid}", _RESTART)
+
+
+def _moved(ref: str) -> RefMovedError:
+    return RefMovedError(f"{ref} was moved meanwhile", "read it again and repeat")
