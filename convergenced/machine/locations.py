@@ -1,0 +1,239 @@
+"""Owns where things are on this machine: our own files, Claude's folders, this machine's id.
+
+Promise: computing a location makes nothing and depends on nothing but the environment it is given,
+so that daemon and client agree. The folders are those platformdirs names for the app `convergence`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from convergenced.errors import ConvergenceError
+from convergenced.machine.durable import create_durably, explained, make_private_folders, read_bounded
+from convergenced.model import LocalPath, MachineId
+
+APP = "convergence"
+
+MAX_SOCKET_PATH = 100
+"""Bytes. Linux allows 107 and macOS 103; a little is left for a temporary name."""
+
+DEFAULT_CLEANUP_DAYS = 30
+"""Claude Code's own default of `cleanupPeriodDays`."""
+
+MAX_CLAUDE_SETTINGS = 4 << 20
+MAX_MACHINE_ID_FILE = 1 << 10
+MAX_SLUG = 40
+
+_MACHINE_ID = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Locations:
+    """Where our own files are."""
+
+    config_file: LocalPath
+    store: LocalPath
+    state_dir: LocalPath
+    backups_dir: LocalPath
+    activity_log: LocalPath
+    machine_id_file: LocalPath
+    socket: LocalPath
+    lock_file: LocalPath
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str], home: str, *, platform: str = sys.platform, uid: int | None = None
+    ) -> Locations:
+        """The locations for a user whose home folder is `home`.
+
+        `CONVERGENCE_HOME` puts everything below one folder; else the XDG variables count where they hold
+        an absolute path. Raises `ConvergenceError` where `CONVERGENCE_HOME` is not absolute.
+        """
+        uid = os.getuid() if uid is None else uid
+        if together := environ.get("CONVERGENCE_HOME"):
+            if together.startswith("~/"):
+                together = os.path.join(home, together[2:])
+            if not os.path.isabs(together):
+                raise ConvergenceError(
+                    f"CONVERGENCE_HOME is not an absolute path: {together}", "give the whole path"
+                )
+            together = os.path.normpath(together)
+            return cls._below((together, together, together, together), environ, uid)
+        mac = platform == "darwin"
+        support = os.path.join(home, "Library", "Application Support")
+
+        def base(variable: str, otherwise: str) -> str:
+            value = environ.get(variable, "")
+            chosen = value if os.path.isabs(value) else support if mac else os.path.join(home, otherwise)
+            return os.path.join(os.path.normpath(chosen), APP)
+
+        runtime = _runtime(environ, uid) or (
+            os.path.join(home, "Library", "Caches", "TemporaryItems", APP) if mac else _private_temporary(uid)
+        )
+        folders = (
+            base("XDG_CONFIG_HOME", ".config"),
+            base("XDG_DATA_HOME", ".local/share"),
+            base("XDG_STATE_HOME", ".local/state"),
+            runtime,
+        )
+        return cls._below(folders, environ, uid)
+
+    @classmethod
+    def _below(cls, folders: tuple[str, str, str, str], environ: Mapping[str, str], uid: int) -> Locations:
+        config, data, state, runtime = folders
+
+        def at(*parts: str) -> LocalPath:
+            return LocalPath(os.path.join(*parts))
+
+        return cls(
+            config_file=at(config, "config.toml"),
+            store=at(data, "store.git"),
+            state_dir=LocalPath(state),
+            backups_dir=at(state, "backups"),
+            activity_log=at(state, "activity.jsonl"),
+            machine_id_file=at(data, "machine-id"),
+            socket=_short_socket(os.path.join(runtime, "control.sock"), environ, uid),
+            lock_file=at(state, "daemon.lock"),
+        )
+
+
+def make_socket_folder(socket: LocalPath) -> None:
+    """Makes the folder of the control socket, 0700.
+
+    Raises `ConvergenceError` where the folder belongs to somebody else, is a symlink, or cannot be
+    made: in a shared /tmp another user may have been there first.
+    """
+    folder = os.path.dirname(socket)
+    with explained(f"cannot make the socket's folder {folder}"):
+        make_private_folders(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_uid != os.getuid() or stat.S_ISLNK(os.lstat(folder).st_mode):
+                raise ConvergenceError(
+                    f"the socket's folder {folder} is not this user's own",
+                    "remove it, or set XDG_RUNTIME_DIR to a private folder",
+                )
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
+
+
+def _runtime(environ: Mapping[str, str], uid: int) -> str | None:
+    """The session's runtime folder, where it exists and belongs to this user."""
+    for folder in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+        if os.path.isabs(folder) and _owned(folder, uid):
+            return os.path.join(os.path.normpath(folder), APP)
+    return None
+
+
+def _owned(folder: str, uid: int) -> bool:
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG):
+            return False
+        raise
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+
+
+def _private_temporary(uid: int) -> str:
+    # Not $TMPDIR: it differs between a login and a service, and both must find the same socket.
+    return f"/tmp/{APP}-{uid}"  # noqa: S108 (made 0700 and owner-checked by make_socket_folder)
+
+
+def _short_socket(path: str, environ: Mapping[str, str], uid: int) -> LocalPath:
+    """`path`, or where it is too long for a socket a short one that depends on nothing but it."""
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return LocalPath(path)
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16] + ".sock"
+    runtime = _runtime(environ, uid)
+    if runtime is not None and len(os.fsencode(runtime)) + 1 + len(name) <= MAX_SOCKET_PATH:
+        return LocalPath(os.path.join(runtime, name))
+    return LocalPath(os.path.join(_private_temporary(uid), name))
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeLocations:
+    """Where Claude Code keeps what it writes: `$CLAUDE_CONFIG_DIR`, else `~/.claude`."""
+
+    config_dir: LocalPath
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], home: str) -> ClaudeLocations:
+        """The folders for a user whose home folder is `home`."""
+        chosen = environ.get("CLAUDE_CONFIG_DIR") or os.path.join(home, ".claude")
+        if chosen == "~" or chosen.startswith("~/"):
+            chosen = home + chosen[1:]
+        return cls(LocalPath(os.path.normpath(os.path.join(home, chosen))))
+
+    @property
+    def projects(self) -> LocalPath:
+        """One folder per project: transcripts, session folders, memory."""
+        return LocalPath(os.path.join(self.config_dir, "projects"))
+
+    @property
+    def sessions(self) -> LocalPath:
+        """One `<pid>.json` per running client."""
+        return LocalPath(os.path.join(self.config_dir, "sessions"))
+
+    def cleanup_period_days(self) -> float:
+        """After how many days without a change Claude Code deletes a transcript.
+
+        The default where its settings do not say, cannot be read or make no sense: they are not ours to
+        judge.
+        """
+        try:
+            raw = read_bounded(LocalPath(os.path.join(self.config_dir, "settings.json")), MAX_CLAUDE_SETTINGS)
+            settings = json.loads(raw) if raw is not None else None
+        except (ConvergenceError, ValueError, RecursionError):
+            return DEFAULT_CLEANUP_DAYS
+        days = settings.get("cleanupPeriodDays") if isinstance(settings, dict) else None
+        if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days < float("inf"):
+            return DEFAULT_CLEANUP_DAYS
+        return days
+
+
+def load_or_create_machine_id(
+    path: LocalPath, name: str, random_bytes: Callable[[int], bytes] = os.urandom
+) -> MachineId:
+    """The id of this machine, `<name>-<8 hex>`; made and kept at `path` the first time.
+
+    A new name later does not change the id. Raises `ConvergenceError` where the file does not hold an
+    id: a new one would make this machine a stranger to its own past.
+    """
+    found = _read_machine_id(path)
+    if found is None:
+        fresh = f"{_slug(name)}-{random_bytes(4).hex()}"
+        create_durably(path, f"{fresh}\n".encode("ascii"))  # who loses a race reads the winner's
+        found = _read_machine_id(path)
+    if found is None:
+        raise ConvergenceError(f"{path} vanished while it was made", "try again")
+    return found
+
+
+def _read_machine_id(path: LocalPath) -> MachineId | None:
+    raw = read_bounded(path, MAX_MACHINE_ID_FILE)
+    if raw is None:
+        return None
+    text = raw.decode("ascii", errors="replace").strip()
+    if not _MACHINE_ID.match(text):
+        raise ConvergenceError(
+            f"{path} does not hold a machine id (it is damaged)",
+            "put the id back that your projects' rosters name, or delete the file to start as a new machine",
+        )
+    return MachineId(text)
+
+
+def _slug(name: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG].strip("-")
+    return slug or "machine"
