@@ -14,6 +14,8 @@ from pathlib import Path
 
 from convergenced.control.credentials import peer_credentials
 from convergenced.errors import ConvergenceError
+from convergenced.machine.locations import make_socket_folder
+from convergenced.model import LocalPath
 
 _BACKLOG = 128
 _PROBE_TIMEOUT = 1.0
@@ -25,7 +27,7 @@ def listen(path: str) -> socket.socket:
 
     Raises `ConvergenceError` where another daemon answers there or the file cannot be made.
     """
-    _private_directory(os.path.dirname(path))
+    make_socket_folder(LocalPath(path))
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # A Unix socket is created with the mode the umask leaves, and connectable from that moment.
@@ -44,24 +46,6 @@ def listen(path: str) -> socket.socket:
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
-
-
-def _private_directory(folder: str) -> None:
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise ConvergenceError(
-                f"{folder} is not a directory of this user, so the control socket cannot stand there",
-                f"remove {folder} and start again",
-            )
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            Path(folder).chmod(0o700)
-    except OSError as error:
-        raise ConvergenceError(
-            f"cannot prepare {folder} for the control socket: {error.strerror or error}",
-            "check who owns it and that the disk is not full",
-        ) from error
 
 
 def _remove_stale(path: str) -> None:

@@ -1,0 +1,38 @@
+"""The commands by name. Only the module of the command that runs is ever imported.
+
+Each module offers `configure(parser)`, which sets description, example and arguments, and
+`run(args) -> int`, which does the work and returns the exit code; `args.command` is the name it was
+called by.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a command lives and what the overview says of it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "up": Command("up", "set up if need be, start the daemon, show how things are"),
+    "down": Command("down", "stop the daemon, until the next `up`"),
+    "status": Command("status", "how things are, and what needs you"),
+    "watch": Command("watch", "the same, live"),
+    "pause": Command("pause", "stop syncing for a while"),
+    "resume": Command("pause", "go on syncing"),
+    "sync": Command("sync", "sync now instead of at the next interval"),
+    "wait": Command("wait", "wait until all is synced"),
+    "log": Command("log", "what was done"),
+    "init": Command("track", "start tracking a project"),
+    "join": Command("track", "take part in a project that peers have"),
+    "projects": Command("projects", "list the projects"),
+    "peers": Command("peers", "list the peers"),
+    "peer": Command("peers", "add or remove a peer"),
+    "config": Command("config", "read and change the configuration"),
+    "version": Command("version", "versions of client and daemon"),
+    "demo": Command("demo", "see it work: two machines in a temporary directory"),
+}

@@ -1,0 +1,152 @@
+"""The shapes of what the daemon answers, as they stand in JSON.
+
+`Status` is schema 1 of the command contract: keys may be added, never changed without a new
+`schema`. Times are ISO 8601 in UTC (`2031-05-04T12:30:00Z`) or None. The keys that a class takes
+with `total=False` may be missing: an older daemon does not send them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+DaemonState = Literal["running", "paused", "degraded", "halted"]
+PeerState = Literal["ok", "failing", "untried"]
+ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused", "quarantined", "conflict"]
+
+
+class Ping(TypedDict):
+    """The answer to `ping`. `ready` turns true once the store is open and the engine turns."""
+
+    pid: int
+    version: str
+    ready: bool
+
+
+class Machine(TypedDict):
+    """The machine that answers, as rosters name it."""
+
+    id: str
+    name: str
+
+
+class _DaemonMore(TypedDict, total=False):
+    paused_until: str | None
+
+
+class Daemon(_DaemonMore):
+    """The daemon itself. Without one, pid and version are None and the state is "halted"."""
+
+    pid: int | None
+    version: str | None
+    uptime_s: float
+    state: DaemonState
+    reasons: list[str]
+
+
+class _PeerMore(TypedDict, total=False):
+    failing_since: str | None
+
+
+class Peer(_PeerMore):
+    """One peer. `error` is the last failure in words while `state` is "failing"."""
+
+    name: str
+    url: str
+    state: PeerState
+    last_fetch: str | None
+    last_push: str | None
+    error: str | None
+    next_try: str | None
+
+
+class Held(TypedDict):
+    """Incoming work that waits: how many sessions, for which process (None: unknown), and why."""
+
+    sessions: int
+    pid: int | None
+    reason: str
+
+
+class _ProjectMore(TypedDict, total=False):
+    paused_until: str | None
+
+
+class Project(_ProjectMore):
+    """One project. `ahead` and `behind` count commits against the peers; `bytes` are local ones."""
+
+    id: str
+    root: str | None
+    context_dir: str | None
+    tip: str | None
+    state: ProjectState
+    sessions: int
+    bytes: int
+    ahead: int
+    behind: int
+    held: Held | None
+    last_ingest: str | None
+    last_exchange: str | None
+
+
+class Available(TypedDict):
+    """A project that peers have and this machine takes no part in."""
+
+    id: str
+    machines: list[str]
+
+
+class Attention(TypedDict):
+    """One thing that a person should look at, and the command that settles it."""
+
+    kind: str
+    project: str | None
+    text: str
+    fix: str
+
+
+class Status(TypedDict):
+    """The answer to `status`."""
+
+    schema: int
+    machine: Machine
+    daemon: Daemon
+    peers: list[Peer]
+    projects: list[Project]
+    available: list[Available]
+    attention: list[Attention]
+
+
+class ProjectText(TypedDict):
+    """A line about one project."""
+
+    project: str
+    text: str
+
+
+class Synced(TypedDict):
+    """The answer to `sync`: what was (or would be) done, and what is still missing."""
+
+    actions: list[ProjectText]
+    state: str
+    unsynced: list[ProjectText]
+
+
+class Projects(TypedDict):
+    """The answer to `projects`; `available` is empty unless it was asked for."""
+
+    projects: list[Project]
+    available: list[Available]
+
+
+class Tracked(TypedDict):
+    """The answer to `init` and `join`."""
+
+    id: str
+    root: str
+    context_dir: str
+
+
+class Named(TypedDict):
+    """The answer to `pause` and `resume`: the ids that it applied to."""
+
+    projects: list[str]

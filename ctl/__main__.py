@@ -1,0 +1,94 @@
+"""`convergencectl`: finds the command, runs it, and turns errors into a line and an exit code.
+
+Starts in a few milliseconds because it imports nothing but the command that was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+
+from convergenced.errors import ConvergenceError, UsageError
+
+from .commands import COMMANDS
+
+PROGRAM = "convergencectl"
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a test's own stream
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except ConvergenceError as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Point stdout elsewhere, or the flush at exit complains again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        sys.stderr.write(_overview())
+        return UsageError.exit_code
+    name, *rest = argv
+    if name in {"-h", "--help", "help"}:
+        if not rest:
+            sys.stdout.write(_overview())
+            return 0
+        name, rest = rest[0], ["-h"]
+    if name in {"-V", "--version"}:
+        name = "version"
+    if name not in COMMANDS:
+        raise _unknown(name)
+    from .arguments import Parser  # the overview needs no argparse
+
+    parser = Parser(f"{PROGRAM} {name}")
+    parser.set_defaults(command=name)
+    module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
+    module.configure(parser)
+    code: int = module.run(parser.parse_args(rest))
+    return code
+
+
+def _unknown(name: str) -> UsageError:
+    import difflib  # only for mistakes
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean: {PROGRAM} {near[0]}" if near else f"see: {PROGRAM} -h"
+    return UsageError(f"there is no command {name!r}", hint)
+
+
+def _overview() -> str:
+    wide = max(map(len, COMMANDS))
+    lines = [f"  {name:<{wide}}  {command.summary}" for name, command in COMMANDS.items()]
+    return (
+        f"usage: {PROGRAM} COMMAND [ARGUMENT …]\n\n"
+        "Keeps Claude Code sessions and memory in step across your machines.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\n"
+        f"example:\n  {PROGRAM} up --peer git@github.com:you/context.git\n\n"
+        f"`{PROGRAM} COMMAND -h` says more about one of them.\n"
+    )
+
+
+def _complain(error: ConvergenceError) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        print(f"{PROGRAM}: {error.summary}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""What a status means: the one true line, the exit code, the tables, and what needs a person."""
+
+from __future__ import annotations
+
+from convergenced.control.answers import Attention, Peer, Project, Status
+from convergenced.errors import AttentionError, DegradedError
+
+from .render import Column, Terminal, clean, clock, parse_time, plural, size, table, tilde, when
+
+NARROW = 80
+"""Columns below which times are shown without the time of day."""
+_UNSETTLED = {"conflict", "quarantined"}
+_MOVING = {
+    "pending": "to commit",
+    "ahead": "to send",
+    "behind": "to fetch",
+}
+_PROJECT_COLUMNS = (
+    Column("PROJECT", least=12),
+    Column("STATE"),
+    Column("SESSIONS", right=True, drop=1),
+    Column("SIZE", right=True, drop=2),
+    Column("CHANGED"),
+    Column("ROOT", least=16, path=True, drop=3),
+)
+_PEER_COLUMNS = (
+    Column("PEER", least=8),
+    Column("STATE"),
+    Column("FETCHED"),
+    Column("PUSHED", drop=1),
+    Column("URL", least=16, path=True, drop=2),
+)
+
+
+def exit_code(status: Status) -> int:
+    """0 when all is well, 5 when a person has to settle something, 6 when the daemon is not whole."""
+    if _daemon_state(status) in {"degraded", "halted"} and status["daemon"].get("pid") is not None:
+        return DegradedError.exit_code
+    if status["attention"] or any(one["state"] in _UNSETTLED for one in status["projects"]):
+        return AttentionError.exit_code
+    return 0
+
+
+def verdict(status: Status, now: float) -> str:
+    """How things are in one line, the gravest first."""
+    clauses = [
+        *_about_daemon(status, now),
+        *_about_projects(status),
+        *(_about_peer(peer, now) for peer in status["peers"] if peer["state"] == "failing"),
+        *_about_moving(status),
+    ]
+    return "; ".join(clauses) if clauses else _all_well(status)
+
+
+def lines(status: Status, terminal: Terminal, now: float) -> list[str]:
+    """The whole of `status`: verdict, projects, peers, what needs a person."""
+    shown = terminal.paragraph(verdict(status, now))
+    colour = {0: "green", DegradedError.exit_code: "red"}.get(exit_code(status), "yellow")
+    if colour == "green" and verdict(status, now) != _all_well(status):
+        colour = "yellow"
+    out = [terminal.style(line, "bold", colour) for line in shown]
+    for part in (
+        project_table(status["projects"], terminal, now),
+        peer_table(status["peers"], terminal, now),
+        _available(status, terminal),
+        _attention(status["attention"], terminal),
+    ):
+        if part:
+            out += ["", *part]
+    return out
+
+
+def project_table(projects: list[Project], terminal: Terminal, now: float) -> list[str]:
+    """One row a project."""
+    short = terminal.width < NARROW
+    rows = [
+        (
+            clean(one["id"]),
+            _state_of(one, now),
+            str(one["sessions"]),
+            size(one["bytes"]),
+            when(one["last_ingest"], now, short=short),
+            clean(tilde(one["root"] or "(unknown)")),
+        )
+        for one in projects
+    ]
+    return _headed(table(_PROJECT_COLUMNS, rows, terminal.width), terminal) if rows else []
+
+
+def peer_table(peers: list[Peer], terminal: Terminal, now: float) -> list[str]:
+    """One row a peer."""
+    short = terminal.width < NARROW
+    rows = [
+        (
+            clean(one["name"]),
+            one["state"],
+            when(one["last_fetch"], now, short=short),
+            when(one["last_push"], now, short=short),
+            clean(tilde(one["url"])),
+        )
+        for one in peers
+    ]
+    return _headed(table(_PEER_COLUMNS, rows, terminal.width), terminal) if rows else []
+
+
+def _headed(rows: list[str], terminal: Terminal) -> list[str]:
+    return [terminal.style(rows[0], "dim"), *rows[1:]]
+
+
+def _daemon_state(status: Status) -> str:
+    return status["daemon"]["state"]
+
+
+def _state_of(project: Project, now: float) -> str:
+    state = project["state"]
+    if state == "paused" and (until := parse_time(project.get("paused_until") or "")) is not None:
+        return f"paused until {clock(until, now)}"
+    if state in {"ahead", "behind"}:
+        return f"{state} {project['ahead' if state == 'ahead' else 'behind']}"
+    return state
+
+
+def _about_daemon(status: Status, now: float) -> list[str]:
+    daemon = status["daemon"]
+    if daemon.get("pid") is None:
+        return ["no daemon runs"]
+    reasons = "; ".join(clean(reason) for reason in daemon["reasons"])
+    match daemon["state"]:
+        case "halted" | "degraded":
+            return [f"{daemon['state']}: {reasons or 'see convergencectl log'}"]
+        case "paused":
+            until = parse_time(daemon.get("paused_until") or "")
+            if until is not None:
+                return [f"paused until {clock(until, now)}"]
+            return [f"paused: {reasons}" if reasons else "paused until `convergencectl resume`"]
+        case "running":
+            return []
+
+
+def _about_projects(status: Status) -> list[str]:
+    clauses = []
+    settle = len(status["attention"]) or sum(one["state"] in _UNSETTLED for one in status["projects"])
+    if settle:
+        clauses.append("1 thing needs you" if settle == 1 else f"{settle} things need you")
+    for project in status["projects"]:
+        held = project["held"]
+        if held is not None:
+            where = tilde(project["root"]) if project["root"] else project["id"]
+            runs = f"Claude Code runs in {clean(where)} (pid {held['pid']})"
+            reason = runs if held["pid"] is not None else clean(held["reason"])
+            clauses.append(f"{plural(held['sessions'], 'session')} held: {reason}")
+    paused = [one["id"] for one in status["projects"] if one["state"] == "paused"]
+    if paused and _daemon_state(status) != "paused":
+        clauses.append(f"{plural(len(paused), 'project')} paused")
+    return clauses
+
+
+def _about_peer(peer: Peer, now: float) -> str:
+    since = parse_time(peer.get("failing_since") or "")
+    tail = f" since {clock(since, now)}" if since is not None else ""
+    why = clean(peer["error"]) if peer["error"] else "no reason given"
+    return f"exchange with {clean(peer['name'])} fails{tail}: {why}"
+
+
+def _about_moving(status: Status) -> list[str]:
+    moving = {
+        words: count
+        for state, words in _MOVING.items()
+        if (count := sum(one["state"] == state for one in status["projects"]))
+    }
+    return (
+        ["syncing: " + ", ".join(f"{plural(n, 'project')} {words}" for words, n in moving.items())]
+        if moving
+        else []
+    )
+
+
+def _all_well(status: Status) -> str:
+    if not status["projects"]:
+        return "nothing to sync yet: no project of Claude Code's was found here"
+    if not status["peers"]:
+        return "all committed here; no peer yet (convergencectl peer add hub URL)"
+    if any(peer["state"] == "untried" for peer in status["peers"]):
+        return "all committed here; first exchange is still to come"
+    return "all synced"
+
+
+def _available(status: Status, terminal: Terminal) -> list[str]:
+    if not status["available"]:
+        return []
+    names = ", ".join(clean(one["id"]) for one in status["available"])
+    return terminal.paragraph(
+        f"{plural(len(status['available']), 'project')} of your other machines can be joined "
+        f"(convergencectl join PATH --id ID): {names}"
+    )
+
+
+def _attention(attention: list[Attention], terminal: Terminal) -> list[str]:
+    out = []
+    for one in attention:
+        where = f"{clean(one['project'])}: " if one["project"] else ""
+        out += terminal.paragraph(f"{where}{clean(one['text'])}", first="! ", indent="  ")
+        out += terminal.paragraph(clean(one["fix"]), first="  → ", indent="    ") if one["fix"] else []
+    return out
