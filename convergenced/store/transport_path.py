@@ -1,0 +1,222 @@
+"""A peer that is a folder of this machine: two repositories side by side, in this process.
+
+Owns the copying of history from one repository to another. Promises: an object is written after
+everything it names, under the id that its bytes really have, so that a repository holds whole
+histories at every moment; a ref of the peer moves only by compare-and-swap and only to a
+descendant, however many machines push at once. libgit2's own local push would overwrite what came
+between, and knows no repository with a work tree.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import pygit2
+from pygit2.enums import FileMode, ObjectType
+
+from convergenced.errors import PeerError, PeerRefusedError
+from convergenced.model import LocalPath, Oid
+from convergenced.store.handles import GIT_FAILURES, open_exactly, store_handle
+from convergenced.store.handles import tip as tip_of
+from convergenced.store.refnames import BRANCHES, is_branch, is_ref_name
+from convergenced.store.refusals import (
+    BEHIND,
+    NO_SUCH_BRANCH,
+    Place,
+    about_ref,
+    explain,
+    joined,
+    no_such_remote_branch,
+    not_a_repository,
+    push_reason,
+    refused,
+    stopped,
+)
+
+MAX_OBJECT = 1 << 30
+"""Bytes in one object; a larger one is not read into memory."""
+LOCK_TRIES = 20
+LOCK_PAUSE = 0.02
+"""Another writer's lock on a ref is waited for this often, this long each (seconds)."""
+
+
+class PathPeer:
+    """One repository of this machine, with or without a work tree. Safe for several threads."""
+
+    def __init__(self, place: Place, store: LocalPath) -> None:
+        self._place = place
+        self._store = store
+        self._stopping = threading.Event()
+
+    def list(self) -> dict[str, Oid]:
+        """All branches of the peer and their tips. A ref that cannot be read is left out."""
+        peer = self._open_peer()
+        try:
+            names = [name.decode("utf-8", "surrogateescape") for name in peer.raw_listall_references()]
+        except GIT_FAILURES as error:
+            raise explain(str(error), self._place).error from error
+        tips = {name: tip_of(peer, name) for name in names if is_branch(name)}
+        return {name: Oid(str(tip)) for name, tip in tips.items() if tip is not None}
+
+    def fetch(self, wanted: Mapping[str, str]) -> None:
+        """Brings remote refs (keys) into the store as tracking refs (values), which may be rewound.
+
+        Where single branches cannot be had, the others are brought all the same, then raises.
+        """
+        peer = self._open_peer()
+        store = store_handle(self._store)
+        failures: list[PeerError] = []
+        for remote, tracking in wanted.items():
+            if not is_branch(remote) or not is_ref_name(tracking):
+                raise refused(self._place, f"{remote!r} is no branch that can be fetched", "")
+            try:
+                self._fetch_one(peer, store, remote, tracking)
+            except PeerRefusedError as error:
+                failures.append(error)
+        if failures:
+            raise joined(failures)
+
+    def push(self, refs: Sequence[str]) -> dict[str, str | None]:
+        """Offers local refs under the same name, never forced; for each ref None or the reason."""
+        peer = self._open_peer()
+        store = store_handle(self._store)
+        return {ref: self._push_one(store, peer, ref) for ref in refs}
+
+    def close(self) -> None:
+        """Breaks off what runs, for good: later calls raise `PeerUnreachableError`."""
+        self._stopping.set()
+
+    def _fetch_one(
+        self, peer: pygit2.Repository, store: pygit2.Repository, remote: str, tracking: str
+    ) -> None:
+        tip = tip_of(peer, remote)
+        if tip is None:
+            raise no_such_remote_branch(self._place, remote)
+        try:
+            copy_history(peer, store, tip, self._check)
+            store.references.create(tracking, tip, force=True)
+        except GIT_FAILURES as error:
+            raise about_ref(explain(str(error), self._place).error, remote) from error
+
+    def _push_one(self, store: pygit2.Repository, peer: pygit2.Repository, ref: str) -> str | None:
+        new = tip_of(store, ref) if is_branch(ref) else None
+        if new is None:
+            return NO_SUCH_BRANCH
+        if _is_checked_out(peer, ref):
+            return "the branch is checked out there; check out another one, or use a bare repository"
+        pause = threading.Event()
+        for _ in range(LOCK_TRIES):
+            old = tip_of(peer, ref)
+            if old == new:
+                return None
+            try:
+                if old is not None and not (old in store and store.descendant_of(new, old)):
+                    return f"{BEHIND} (fetch first)"
+                copy_history(store, peer, new, self._check)
+                _move(peer, ref, old, new)
+            except GIT_FAILURES as error:
+                if tip_of(peer, ref) != old:
+                    continue  # somebody else moved it in this moment: look again
+                if "lock" not in str(error):
+                    return self._why_not(error)
+                pause.wait(LOCK_PAUSE)
+            else:
+                return None
+        lock = os.path.join(peer.path, f"{ref}.lock")
+        return f"another writer holds {lock}; if there is none, remove that file"
+
+    def _why_not(self, error: Exception) -> str:
+        failure = explain(str(error), self._place)
+        if isinstance(failure.error, PeerRefusedError) and not failure.one_ref:
+            raise failure.error from error
+        return push_reason(str(error), self._place)
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise stopped(self._place)
+
+    def _open_peer(self) -> pygit2.Repository:
+        self._check()
+        path = self._place.path
+        try:
+            names = os.listdir(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise not_a_repository(self._place) from error
+        except OSError as error:
+            raise explain(str(error), self._place).error from error
+        try:
+            return open_exactly(path)
+        except GIT_FAILURES as error:
+            failure = explain(str(error), self._place).error
+            missing = "HEAD" not in names and ".git" not in names
+            raise (not_a_repository(self._place) if missing else failure) from error
+
+
+def copy_history(
+    source: pygit2.Repository, target: pygit2.Repository, tip: pygit2.Oid, check: Callable[[], None]
+) -> None:
+    """Copies `tip` and what it reaches into `target`, the named before the naming.
+
+    What `target` has is taken to be whole. `check` is called between objects and may raise to
+    break off. Raises what pygit2 raises for an object that is absent or damaged.
+    """
+    pending = [(tip, ObjectType.COMMIT, False)]
+    while pending:
+        check()
+        oid, kind, ready = pending.pop()
+        if oid in target:
+            continue
+        if ready or kind is ObjectType.BLOB:
+            _copy_object(source, target, oid, kind)
+            continue
+        pending.append((oid, kind, True))
+        pending += [(child, child_kind, False) for child, child_kind in _children(source, oid, kind)]
+
+
+def _children(
+    source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectType
+) -> Sequence[tuple[pygit2.Oid, ObjectType]]:
+    thing: object = source[oid]
+    if kind is ObjectType.COMMIT and isinstance(thing, pygit2.Commit):
+        parents = [(parent, ObjectType.COMMIT) for parent in thing.parent_ids]
+        return [(thing.tree_id, ObjectType.TREE), *parents]
+    if kind is ObjectType.TREE and isinstance(thing, pygit2.Tree):
+        return [
+            (entry.id, ObjectType.TREE if entry.filemode == FileMode.TREE else ObjectType.BLOB)
+            for entry in thing
+            if entry.filemode != FileMode.COMMIT  # a submodule's commit lies elsewhere
+        ]
+    raise ValueError(f"object {oid} is damaged: it is not the {kind.name.lower()} it is named as")
+
+
+def _copy_object(
+    source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, kind: ObjectType
+) -> None:
+    _, size = source.odb.read_header(oid)
+    if size > MAX_OBJECT:
+        raise ValueError(f"not allowed: object {oid} has {size} bytes")
+    found, data = source.odb.read(oid)
+    if ObjectType(found) is not kind:
+        raise ValueError(f"object {oid} is damaged: it is not the {kind.name.lower()} it is named as")
+    if target.odb.write(kind, data) != oid:
+        raise ValueError(f"object {oid} is damaged: its bytes have another name")
+
+
+def _move(repository: pygit2.Repository, ref: str, old: pygit2.Oid | None, new: pygit2.Oid) -> None:
+    """Compare-and-swap: raises where `ref` is not at `old` any more."""
+    if old is None:
+        repository.references.create(ref, new, force=False)
+        return
+    reference = repository.references[ref].resolve()
+    if reference.target != old:
+        raise ValueError(f"{ref} moved")
+    reference.set_target(new)
+
+
+def _is_checked_out(repository: pygit2.Repository, ref: str) -> bool:
+    if repository.is_bare:
+        return False
+    branch = repository.lookup_branch(ref.removeprefix(BRANCHES))
+    return bool(branch) and branch.is_checked_out()
