@@ -195,7 +195,9 @@ class _Writer:
 
     def _close_folder(self) -> None:
         if len(self._folders) == FOLDERS:
-            raise RefusedInputError("a transcript is longer than 256 GiB", "the session stays on this machine")
+            raise RefusedInputError(
+                "a transcript is longer than 256 GiB", "the session stays on this machine"
+            )
         entries = [TreeEntry(f"{index:02x}", MODE_BLOB, oid) for index, oid in enumerate(self.segments)]
         name = f"{len(self._folders):04x}"
         self._folders.append(TreeEntry(name, MODE_TREE, self._objects.write_tree(entries)))

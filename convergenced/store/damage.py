@@ -23,22 +23,21 @@ MAX_ASIDE = 10_000
 """Files set aside under one name, at most."""
 
 _REF_CONTENT = re.compile(rb"(?:[0-9a-f]{40}|ref: refs/[^\0\n]+)\n?")
+_LOCK = "a lock left behind by a process that was stopped"
 _INFLATE_BYTES = 1024 * 1024
 
 
 def recover_refs(path: LocalPath) -> tuple[Refusal, ...]:
     """Sets aside left-over lock files and ref files that hold no ref."""
-    refusals: list[Refusal] = []
-    top = [name for name in sorted(os.listdir(path)) if name.endswith(".lock")]
-    for name in top:
-        refusals.append(_set_aside(path, name, "a lock left behind by a process that was stopped"))
+    locks = [name for name in sorted(os.listdir(path)) if name.endswith(".lock")]
+    refusals = [_set_aside(path, name, _LOCK) for name in locks]
     if _is_damaged_ref(os.path.join(path, "HEAD")):
         refusals.append(_set_aside(path, "HEAD", "it named no branch"))
     for folder, _, names in os.walk(os.path.join(path, "refs")):
         for name in sorted(names):
             relative = os.path.relpath(os.path.join(folder, name), path)
             if name.endswith(".lock"):
-                refusals.append(_set_aside(path, relative, "a lock left behind by a process that was stopped"))
+                refusals.append(_set_aside(path, relative, _LOCK))
             elif _is_damaged_ref(os.path.join(folder, name)):
                 refusals.append(_set_aside(path, relative, "the ref was empty or damaged"))
     return tuple(refusals)

@@ -131,7 +131,7 @@ class GitStore:
         """The best common ancestor; of several equally good ones always the same."""
         first, second = sorted((one, other))
         try:
-            base = self._repo.merge_base(first, second)
+            base: pygit2.Oid | None = self._repo.merge_base(first, second)
         except _LIBGIT2_ERRORS as error:
             raise MissingObjectError(f"the history of {one} and {other} is incomplete", _RESTART) from error
         return None if base is None else Oid(str(base))
@@ -140,7 +140,7 @@ class GitStore:
 
     @property
     def _repo(self) -> pygit2.Repository:
-        """This thread's handle."""
+        """The handle of the calling thread."""
         repo: pygit2.Repository | None = getattr(self._handles, "repo", None)
         if repo is None:
             try:

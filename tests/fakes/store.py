@@ -59,14 +59,19 @@ class MemoryStore:
     def swap(self, ref: str, old: Oid | None, new: Oid | None) -> None:
         if not ref.startswith("refs/") or ".." in ref or ref.endswith((".lock", "/", ".")) or " " in ref:
             raise StoreError(f"{ref!r} is no name for a ref")
-        if ref.startswith(BRANCHES) and old is not None and new is not None and old not in self._ancestors(new):
+        if (
+            new is not None
+            and old is not None
+            and ref.startswith(BRANCHES)
+            and old not in self._ancestors(new)
+        ):
             raise StoreError(f"{ref} would lose history: {new} does not descend from {old}")
         if self.ref_targets.get(ref) != old:
             raise RefMovedError(f"{ref} was moved meanwhile", "read it again and repeat")
         if new is None:
             self.ref_targets.pop(ref, None)
         else:
-            if self.objects.get(new, ("", b""))[0] != "commit":
+            if new not in self.objects or self.objects[new][0] != "commit":
                 raise StoreError(f"{ref} cannot be moved: no commit {new}")
             self.ref_targets[ref] = new
 

@@ -1,0 +1,72 @@
+"""JSON documents in a branch, read with suspicion and written the same way by everyone.
+
+Owns the step from bytes to named fields and back. Fields that are not known here are kept: a newer
+version or context-convergence may have put them there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias, cast
+
+from convergenced.errors import NewerSchemaError, RefusedInputError
+from convergenced.model import SCHEMA
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Fields: TypeAlias = Mapping[str, Json]
+
+MAX_DOCUMENT = 4 * 1024 * 1024
+"""Bytes in a document, at most."""
+
+
+def parse_document(data: bytes, name: str) -> Json:
+    """The JSON value. Raises `RefusedInputError` for what is none, or is out of all proportion."""
+    if len(data) > MAX_DOCUMENT:
+        raise RefusedInputError(f"{name} is larger than {MAX_DOCUMENT} bytes", _REMEDY)
+    try:
+        return cast("Json", json.loads(data.decode("utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise RefusedInputError(f"{name} is not JSON: {error}", _REMEDY) from error
+
+
+def parse_fields(data: bytes, name: str) -> dict[str, Json]:
+    """The fields of a JSON object. Raises `RefusedInputError` for anything else."""
+    value = parse_document(data, name)
+    if not isinstance(value, dict):
+        raise RefusedInputError(f"{name} is no JSON object", _REMEDY)
+    return value
+
+
+def format_document(fields: Fields) -> bytes:
+    """Bytes that depend on the fields only, not on their order; lines that git can compare."""
+    text = json.dumps(fields, ensure_ascii=True, indent=2, sort_keys=True)
+    return text.encode("ascii") + b"\n"
+
+
+def check_schema(fields: Fields, name: str) -> int:
+    """The document's schema number, 1 where it has none. Raises `NewerSchemaError`."""
+    schema = fields.get("schema", 1)
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        raise RefusedInputError(f"{name} has no usable schema number", _REMEDY)
+    if schema > SCHEMA:
+        raise NewerSchemaError(
+            f"{name} was written by a newer version (schema {schema}, this one knows {SCHEMA})",
+            "update convergence on this machine; until then this project is left alone",
+        )
+    return schema
+
+
+def text_of(fields: Fields, key: str) -> str | None:
+    """A field that should be text; None where it is absent or something else."""
+    value = fields.get(key)
+    return value if isinstance(value, str) else None
+
+
+def others_of(fields: Fields, known: Iterable[str]) -> dict[str, Json]:
+    """The fields that are not known here."""
+    names = frozenset(known)
+    return {key: value for key, value in fields.items() if key not in names}
+
+
+_REMEDY = "it is ignored; a machine that has a good copy will write it again"
