@@ -158,7 +158,7 @@ def get_value(text: str, dotted_key: str) -> str:
     section, key, kind = _known(dotted_key)
     value = kind.write(getattr(getattr(parse_settings(text, "config.toml"), section), key))
     if isinstance(value, list):
-        return ",".join(value)
+        return _toml(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -203,6 +203,7 @@ def add_peer(text: str, name: str, url: str) -> str:
     peer = tomlkit.table()
     peer["name"], peer["url"] = name, url
     if "peers" not in document:
+        document.add(tomlkit.nl())
         document["peers"] = tomlkit.aot()
     peers: Any = document["peers"]
     peers.append(peer)

@@ -174,10 +174,10 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest spelling that `parse_duration` reads back, in whole units where that is exact."""
-    for unit in ("d", "h", "m", "s"):
+    """A spelling that `parse_duration` reads back, in whole units where that is exact."""
+    for unit, least in (("d", 1), ("h", 1), ("m", 2), ("s", 1)):  # 60s reads better than 1m
         number = seconds / _UNITS[unit]
-        if number >= 1 and number == int(number):
+        if number >= least and number == int(number):
             return f"{int(number)}{unit}"
     return f"{round(seconds * 1000)}ms"
 

@@ -1,0 +1,286 @@
+"""Files in memory, with the semantics of `RealFiles` and hooks for what happens at a bad moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from convergenced.errors import FileChangedError, RefusedInputError
+from convergenced.model import Entry, Kind, LocalPath, Snapshot
+from convergenced.ports import Clock
+
+DEVICE = 1
+
+
+@dataclass(eq=False)
+class _File:
+    data: bytearray
+    mtime_ns: int
+    inode: int
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(DEVICE, self.inode, len(self.data), self.mtime_ns)
+
+
+@dataclass(eq=False)
+class _Folder:
+    names: dict[str, _Node] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Link:
+    target: str
+
+
+@dataclass(eq=False)
+class _Fifo:
+    pass
+
+
+_Node = _File | _Folder | _Link | _Fifo
+_KINDS = {_File: Kind.FILE, _Folder: Kind.FOLDER, _Link: Kind.LINK, _Fifo: Kind.OTHER}
+
+
+class MemoryFiles:
+    """`ports.Files` in memory. The methods after `remove` are what a client or a user would do.
+
+    `before` is called first in every method of the port with its name and path, and may raise.
+    `between` is called after the guard, right before the last check and the rename.
+    `observers` hear of every change, for a watcher.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self._root = _Folder()
+        self._ticks = 0
+        self.before: Callable[[str, LocalPath], None] = lambda _verb, _path: None
+        self.between: Callable[[LocalPath], None] = lambda _path: None
+        self.observers: list[Callable[[LocalPath], None]] = []
+
+    # ------------------------------------------------------------------ ports.Files
+
+    def list(self, folder: LocalPath) -> list[Entry] | None:
+        """The names in a folder, sorted; None where there is no such folder."""
+        self.before("list", folder)
+        node = self._node(folder)
+        if not isinstance(node, _Folder):
+            return None
+        return [
+            Entry(name, _KINDS[type(below)], below.snapshot() if isinstance(below, _File) else None)
+            for name, below in sorted(node.names.items())
+        ]
+
+    def stat(self, path: LocalPath) -> Snapshot | None:
+        """What stands there now; None for nothing or for what is not a regular file."""
+        self.before("stat", path)
+        node = self._node(path)
+        return node.snapshot() if isinstance(node, _File) else None
+
+    def read(self, path: LocalPath, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`."""
+        self.before("read", path)
+        node = self._node(path)
+        if not isinstance(node, _File):
+            raise FileChangedError(f"{path} is no regular file any more")
+        return bytes(node.data[offset : offset + length])
+
+    def replace(
+        self,
+        path: LocalPath,
+        chunks: Iterator[bytes],
+        *,
+        expect: Snapshot | None,
+        mtime_ns: int,
+        backup: LocalPath | None,
+        guard: Callable[[], None],
+    ) -> Snapshot:
+        """Puts a complete new file at `path`, or changes nothing."""
+        self.before("replace", path)
+        made = self._make_folders(os.path.dirname(path))
+        try:
+            self._check(path, expect)
+            fresh = _File(bytearray(b"".join(chunks)), mtime_ns, self._tick())
+            kept = self._keep(path, backup)
+            try:
+                guard()
+                self.between(path)
+                self._check(path, expect)
+            except BaseException:
+                if kept is not None:
+                    self._take(kept)
+                raise
+        except BaseException:
+            for folder in reversed(made):
+                if (node := self._node(folder)) is not None and isinstance(node, _Folder) and not node.names:
+                    self._take(folder)
+            raise
+        self._parent(path).names[os.path.basename(path)] = fresh
+        self._tell(path)
+        return fresh.snapshot()
+
+    def remove(
+        self, path: LocalPath, *, expect: Snapshot, backup: LocalPath | None, guard: Callable[[], None]
+    ) -> None:
+        """Takes a file away under the same conditions as `replace`."""
+        self.before("remove", path)
+        self._check(path, expect)
+        kept = self._keep(path, backup)
+        try:
+            guard()
+            self.between(path)
+            self._check(path, expect)
+        except BaseException:
+            if kept is not None:
+                self._take(kept)
+            raise
+        self._take(path)
+        self._tell(path)
+
+    # ------------------------------------------------------------------ the world
+
+    def write(self, path: str, data: bytes, mtime_ns: int | None = None) -> None:
+        """Writes a file in place, as an editor would; missing folders are made."""
+        self._make_folders(os.path.dirname(path))
+        node = self._node(path)
+        moment = self._moment() if mtime_ns is None else mtime_ns
+        if isinstance(node, _File):
+            node.data[:], node.mtime_ns = data, moment
+        else:
+            self._put(path, _File(bytearray(data), moment, self._tick()))
+        self._tell(path)
+
+    def append(self, path: str, data: bytes) -> None:
+        """Appends as the client does; a new file where there is none."""
+        node = self._node(path)
+        if isinstance(node, _File):
+            node.data += data
+            node.mtime_ns = self._moment()
+            self._tell(path)
+        else:
+            self.write(path, data)
+
+    def unlink(self, path: str) -> None:
+        """Removes whatever stands there, a folder with all that is in it."""
+        self._take(path)
+        self._tell(path)
+
+    def move(self, old: str, new: str) -> None:
+        """Renames a file or folder; what stood at `new` is gone."""
+        node = self._take(old)
+        self._make_folders(os.path.dirname(new))
+        self._put(new, node)
+        self._tell(old)
+        self._tell(new)
+
+    def make_folder(self, path: str) -> None:
+        """Makes a folder and its parents."""
+        self._make_folders(path)
+        self._tell(path)
+
+    def link(self, path: str, target: str) -> None:
+        """Makes a symlink. Nothing follows it."""
+        self._make_folders(os.path.dirname(path))
+        self._put(path, _Link(target))
+        self._tell(path)
+
+    def fifo(self, path: str) -> None:
+        """Makes a FIFO."""
+        self._make_folders(os.path.dirname(path))
+        self._put(path, _Fifo())
+        self._tell(path)
+
+    def content(self, path: str) -> bytes:
+        """All bytes of a file."""
+        node = self._node(path)
+        if not isinstance(node, _File):
+            raise FileNotFoundError(path)
+        return bytes(node.data)
+
+    def paths(self, folder: str = "/") -> tuple[LocalPath, ...]:
+        """Every regular file below `folder`, sorted."""
+        found: set[LocalPath] = set()
+        waiting: list[tuple[str, _Node | None]] = [(folder.rstrip("/"), self._node(folder))]
+        while waiting:
+            path, node = waiting.pop()
+            if isinstance(node, _File):
+                found.add(LocalPath(path))
+            elif isinstance(node, _Folder):
+                waiting += [(f"{path}/{name}", below) for name, below in node.names.items()]
+        return tuple(sorted(found))
+
+    # ------------------------------------------------------------------ inside
+
+    def _tick(self) -> int:
+        self._ticks += 1
+        return self._ticks
+
+    def _moment(self) -> int:
+        """Nanoseconds that differ each time, as those of a fine-grained file system do."""
+        seconds = self._clock.now() if self._clock is not None else 1_767_225_600.0
+        return int(seconds * 1_000_000) * 1000 + self._tick()
+
+    def _node(self, path: str) -> _Node | None:
+        node: _Node | None = self._root
+        for name in _names(path):
+            if not isinstance(node, _Folder):
+                return None
+            node = node.names.get(name)
+        return node
+
+    def _parent(self, path: str) -> _Folder:
+        node = self._node(os.path.dirname(path))
+        if not isinstance(node, _Folder):
+            raise FileChangedError(f"the folder of {path} is gone")
+        return node
+
+    def _put(self, path: str, node: _Node) -> None:
+        self._parent(path).names[os.path.basename(path)] = node
+
+    def _take(self, path: str) -> _Node:
+        return self._parent(path).names.pop(os.path.basename(path))
+
+    def _make_folders(self, folder: str) -> tuple[str, ...]:
+        made: tuple[str, ...] = ()
+        node, path = self._root, ""
+        for name in _names(folder):
+            path = f"{path}/{name}"
+            below = node.names.get(name)
+            if below is None:
+                below = node.names[name] = _Folder()
+                made += (path,)
+            if not isinstance(below, _Folder):
+                raise RefusedInputError(f"{path} is no folder")
+            node = below
+        return made
+
+    def _check(self, path: LocalPath, expect: Snapshot | None) -> None:
+        node = self._parent(path).names.get(os.path.basename(path))
+        if node is None:
+            if expect is not None:
+                raise FileChangedError(f"{path} is gone")
+        elif not isinstance(node, _File):
+            raise RefusedInputError(f"{path} is no regular file")
+        elif node.snapshot() != expect:
+            raise FileChangedError(f"{path} was written to")
+
+    def _keep(self, path: LocalPath, backup: LocalPath | None) -> str | None:
+        """Keeps the file itself under a second name, as a hard link does."""
+        node = self._node(path)
+        if backup is None or not isinstance(node, _File):
+            return None
+        self._make_folders(os.path.dirname(backup))
+        free, number = str(backup), 0
+        while self._node(free) is not None:
+            number += 1
+            free = f"{backup}.{number}"
+        self._put(free, node)
+        return free
+
+    def _tell(self, path: str) -> None:
+        for observer in list(self.observers):
+            observer(LocalPath(path))
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
