@@ -1,0 +1,195 @@
+"""What this machine remembers between runs, in sqlite: a cache, never the truth.
+
+Owns the notes that make a second look cheap (which bytes of which file are already accounted
+for) and the switches that survive a restart (pauses, folders that were joined by hand). Deleting
+the database costs time: everything about content is rebuilt from the local files and the store.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from convergenced.errors import NewerSchemaError
+from convergenced.model import LocalPath, Oid, ProjectId, Snapshot
+
+SCHEMA = 1
+BUSY_MS = 5_000
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS file (
+  folder TEXT NOT NULL, path TEXT NOT NULL,
+  device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+  consumed INTEGER NOT NULL, window BLOB NOT NULL, oid TEXT NOT NULL,
+  PRIMARY KEY (folder, path)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replica (
+  folder TEXT PRIMARY KEY, project TEXT NOT NULL, root TEXT NOT NULL, by_hand INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pause (project TEXT PRIMARY KEY, until REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stranger (peer TEXT, project TEXT, tip TEXT, PRIMARY KEY (peer, project))
+  WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileNote:
+    """What of one local file is accounted for.
+
+    `consumed` is how many of its leading bytes are (complete records only), `window` a digest of
+    the last of those bytes, by which a rewrite in place is told from an append, and `oid` their
+    canonical form in the store: a tree of segments for a transcript, a blob for any other file.
+    """
+
+    snapshot: Snapshot
+    consumed: int
+    window: bytes
+    oid: Oid
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaNote:
+    """That a context folder takes part in a project. `by_hand` where the user said so."""
+
+    folder: str
+    project: ProjectId
+    root: LocalPath
+    by_hand: bool
+
+
+def _text(path: str) -> str | bytes:
+    """Sqlite refuses lone surrogates (undecodable file names); those are kept as bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
+    return path
+
+
+def _path(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+class State:
+    """The database. Safe to use from several threads; one writer at a time."""
+
+    def __init__(self, path: str) -> None:
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(
+            path, check_same_thread=False, timeout=BUSY_MS / 1000, isolation_level=None
+        )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        # Losing the last transactions in a power cut is harmless: the notes are a cache.
+        self._db.execute("PRAGMA synchronous=OFF")
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA:
+            self._db.close()
+            raise NewerSchemaError(
+                f"the state database {path} was written by a newer version (schema {version})",
+                "upgrade convergence, or move the file away: it is only a cache",
+            )
+        self._db.executescript(_TABLES)
+        self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def close(self) -> None:
+        """Closes the database."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Makes the writes inside one transaction."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def files(self, folder: str) -> dict[str, FileNote]:
+        """The notes of one context folder, by path relative to it."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT path, device, inode, size, mtime_ns, consumed, window, oid FROM file WHERE folder = ?",
+                (folder,),
+            ).fetchall()
+        return {_path(row[0]): FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7])) for row in rows}
+
+    def note_file(self, folder: str, path: str, note: FileNote) -> None:
+        """Remembers a file."""
+        snapshot = note.snapshot
+        with self._lock:
+            self._db.execute(
+                "INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?,?,?,?)",
+                (
+                    *(folder, _text(path), snapshot.device, snapshot.inode, snapshot.size, snapshot.mtime_ns),
+                    *(note.consumed, note.window, note.oid),
+                ),
+            )
+
+    def forget_file(self, folder: str, path: str) -> None:
+        """Forgets a file that is gone."""
+        with self._lock:
+            self._db.execute("DELETE FROM file WHERE folder = ? AND path = ?", (folder, _text(path)))
+
+    def forget_files(self, folder: str) -> None:
+        """Forgets all notes of a folder, so that everything in it is read again."""
+        with self._lock:
+            self._db.execute("DELETE FROM file WHERE folder = ?", (folder,))
+
+    def replicas(self) -> list[ReplicaNote]:
+        """The folders that take part in projects."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT folder, project, root, by_hand FROM replica ORDER BY folder"
+            ).fetchall()
+        return [
+            ReplicaNote(folder, ProjectId(project), LocalPath(_path(root)), bool(by_hand))
+            for folder, project, root, by_hand in rows
+        ]
+
+    def note_replica(self, note: ReplicaNote) -> None:
+        """Remembers that a folder takes part in a project."""
+        with self._lock:
+            self._db.execute(
+                "INSERT OR REPLACE INTO replica VALUES (?,?,?,?)",
+                (note.folder, note.project, _text(note.root), int(note.by_hand)),
+            )
+
+    def forget_replica(self, folder: str) -> None:
+        """Forgets that a folder takes part."""
+        with self._lock:
+            self._db.execute("DELETE FROM replica WHERE folder = ?", (folder,))
+
+    def pauses(self) -> dict[str, float | None]:
+        """What is paused (a project id, or `*` for all) and until when, Unix seconds."""
+        with self._lock:
+            return dict(self._db.execute("SELECT project, until FROM pause").fetchall())
+
+    def pause(self, project: str, until: float | None) -> None:
+        """Pauses a project (`*`: all), for ever where `until` is None."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO pause VALUES (?,?)", (project, until))
+
+    def resume(self, project: str) -> None:
+        """Ends a pause."""
+        with self._lock:
+            self._db.execute("DELETE FROM pause WHERE project = ?", (project,))
+
+    def stranger(self, peer: str, project: str) -> str | None:
+        """The tip at which a peer's project was found to be other code than ours."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT tip FROM stranger WHERE peer = ? AND project = ?", (peer, project)
+            ).fetchone()
+        return str(row[0]) if row else None
+
+    def note_stranger(self, peer: str, project: str, tip: str) -> None:
+        """Remembers that a peer's project is not ours, so that it is fetched no more."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO stranger VALUES (?,?,?)", (peer, project, tip))

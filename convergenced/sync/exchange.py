@@ -1,0 +1,192 @@
+"""Fetch and push with one peer: one listing a round, only branches that changed.
+
+A round works on tracking refs and on the projects' branches (by compare-and-swap), never on local
+files. Promises: what a peer rewound or lost it gets back; a branch of other code under our
+project's name is never mixed in; one project's trouble does not stop the others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from convergenced.errors import ConvergenceError, NewerSchemaError, StoreError
+from convergenced.merge.layout import read_project
+from convergenced.model import Oid, ProjectId, Refusal
+from convergenced.ports import Peer, Store
+from convergenced.store.branch import MergeOutcome, project_ref, tracking_ref, valid_project_id
+from convergenced.store.peers import is_behind
+from convergenced.sync.identity import Identity, identity_of_project
+from convergenced.sync.tips import advance, ref_of, tip_of
+
+MAX_TURNS = 4
+"""How often a round fetches again because somebody else pushed in between."""
+
+README_REF = "refs/heads/main"
+_BRANCHES = "refs/heads/project/"
+
+
+@dataclass(slots=True)
+class RoundReport:
+    """What one round with a peer did."""
+
+    fetched: list[ProjectId] = field(default_factory=list)
+    pushed: list[ProjectId] = field(default_factory=list)
+    merges: dict[ProjectId, MergeOutcome] = field(default_factory=dict)
+    strangers: list[ProjectId] = field(default_factory=list)
+    """Ours, where the peer holds other code under the same id: to be renamed here."""
+    refusals: dict[ProjectId, list[Refusal]] = field(default_factory=dict)
+    rejected: dict[ProjectId, str] = field(default_factory=dict)
+    """What the peer said to a push that it did not take."""
+    offered: dict[ProjectId, Oid] = field(default_factory=dict)
+    """All projects the peer has, with their tips."""
+
+    def refuse(self, project: ProjectId, error: ConvergenceError) -> None:
+        """Sets one project aside for this round."""
+        self.refusals.setdefault(project, []).append(Refusal(f"project {project}", error.summary, error.hint))
+
+
+def exchange(
+    store: Store, peer: Peer, name: str, projects: Mapping[ProjectId, Identity], trusted: Iterable[ProjectId]
+) -> RoundReport:
+    """One round with the peer `name` about our `projects`.
+
+    `trusted` are projects that the user joined by hand: their id is taken at its word. Raises
+    `PeerError` where the peer as a whole failed.
+    """
+    return _Round(store, peer, name, projects, frozenset(trusted)).run()
+
+
+def look_at(store: Store, peer: Peer, name: str, project: ProjectId) -> Identity:
+    """Fetches a project we do not take part in, to learn which code it is about.
+
+    Raises `PeerError`, or `NewerSchemaError` for a newer format.
+    """
+    ref = tracking_ref(name, project)
+    peer.fetch({project_ref(project): ref})
+    commit = ref_of(store, ref)
+    if commit is None:
+        return Identity()
+    tree, _ = read_project(store, store.read_commit(commit).tree)
+    return identity_of_project(store, tree)
+
+
+class _Round:
+    def __init__(
+        self,
+        store: Store,
+        peer: Peer,
+        name: str,
+        projects: Mapping[ProjectId, Identity],
+        trusted: frozenset[ProjectId],
+    ) -> None:
+        self._store = store
+        self._peer = peer
+        self._name = name
+        self._projects = projects
+        self._trusted = trusted
+        self._report = RoundReport()
+
+    def run(self) -> RoundReport:
+        for _ in range(MAX_TURNS):
+            listing = self._peer.list()
+            self._report.offered = _projects_in(listing)
+            self._forget_vanished()
+            self._fetch()
+            self._merge()
+            behind = self._push(README_REF not in listing)
+            if not behind:
+                break
+        return self._report
+
+    def _skips(self, project: ProjectId) -> bool:
+        return project in self._report.strangers or project in self._report.refusals
+
+    def _tracked(self, project: ProjectId) -> Oid | None:
+        return ref_of(self._store, tracking_ref(self._name, project))
+
+    def _forget_vanished(self) -> None:
+        """A branch that is gone from the peer is no longer what we think it has."""
+        for project in self._projects:
+            known = self._tracked(project)
+            if known is not None and project not in self._report.offered:
+                self._store.swap(tracking_ref(self._name, project), known, None)
+
+    def _fetch(self) -> None:
+        wanted = {
+            project: tip
+            for project, tip in self._report.offered.items()
+            if project in self._projects and not self._skips(project) and self._tracked(project) != tip
+        }
+        for project in [project for project, tip in wanted.items() if tip == tip_of(self._store, project)]:
+            # What we pushed ourselves, perhaps in a round whose answer got lost.
+            self._store.swap(tracking_ref(self._name, project), self._tracked(project), wanted.pop(project))
+        if not wanted:
+            return
+        self._peer.fetch({project_ref(project): tracking_ref(self._name, project) for project in wanted})
+        self._report.fetched.extend(project for project in wanted if project not in self._report.fetched)
+
+    def _merge(self) -> None:
+        for project in self._projects:
+            tracked, tip = self._tracked(project), tip_of(self._store, project)
+            if tracked is None or tracked == tip or self._skips(project):
+                continue
+            try:
+                if not self._is_ours(project, tracked, tip):
+                    self._report.strangers.append(project)
+                    continue
+                outcome = advance(self._store, project, tracked)
+            except (NewerSchemaError, StoreError) as error:
+                self._report.refuse(project, error)
+                continue
+            if outcome.commit != tip:
+                self._report.merges[project] = outcome
+
+    def _is_ours(self, project: ProjectId, tracked: Oid, tip: Oid | None) -> bool:
+        if tip is None or project in self._trusted or self._store.merge_base(tip, tracked) is not None:
+            return True
+        tree, _ = read_project(self._store, self._store.read_commit(tracked).tree)
+        theirs = identity_of_project(self._store, tree)
+        ours = self._projects[project]
+        return ours.is_same(theirs)
+
+    def _push(self, with_readme: bool) -> bool:
+        """Offers what the peer lacks; tells whether it was ahead of us in something."""
+        offers = {}
+        for project in self._projects:
+            tip = tip_of(self._store, project)
+            if tip is not None and tip != self._tracked(project) and not self._skips(project):
+                offers[project_ref(project)] = (project, tip)
+        refs = list(offers)
+        if refs and with_readme and ref_of(self._store, README_REF) is not None:
+            refs.append(README_REF)
+        if not refs:
+            return False
+        answers = self._peer.push(refs)
+        behind = False
+        for ref, (project, tip) in offers.items():
+            reason = answers.get(ref, "the peer did not say what became of it")
+            if reason is None:
+                self._note_pushed(project, tip)
+            elif is_behind(reason):
+                behind = True
+            else:
+                self._report.rejected[project] = reason
+        return behind
+
+    def _note_pushed(self, project: ProjectId, tip: Oid) -> None:
+        known = self._tracked(project)
+        if known != tip:
+            self._store.swap(tracking_ref(self._name, project), known, tip)
+        self._report.rejected.pop(project, None)
+        if project not in self._report.pushed:
+            self._report.pushed.append(project)
+
+
+def _projects_in(listing: Mapping[str, Oid]) -> dict[ProjectId, Oid]:
+    found = {}
+    for ref, tip in listing.items():
+        project = ref.removeprefix(_BRANCHES)
+        if project != ref and valid_project_id(project):
+            found[ProjectId(project)] = tip
+    return found

@@ -1,0 +1,374 @@
+"""Local change → commit. A context folder is just another replica of its project.
+
+Owns the way from a folder's files to a commit on the replica's own ref (`local_ref`, what this
+folder looked like when last in step) and from there, merged, onto the project's branch. Promises:
+only complete records and whole files are committed; a folder that is gone or empty is not taken
+for a deletion; one bad file is set aside alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from convergenced.canon.rewrite import Rewriter
+from convergenced.errors import ConvergenceError, FileChangedError, RefusedInputError
+from convergenced.machine.state import FileNote
+from convergenced.merge import layout
+from convergenced.merge.documents import Json
+from convergenced.merge.layout import (
+    ProjectTree,
+    SessionTree,
+    read_folder,
+    read_project,
+    write_folder,
+    write_project,
+)
+from convergenced.merge.roster import (
+    MachineCard,
+    Participant,
+    Policy,
+    format_machine,
+    format_policy,
+    format_roster,
+    parse_machine,
+    parse_roster,
+)
+from convergenced.model import Commit, Content, Oid, Refusal, SessionId, Snapshot
+from convergenced.store.branch import MergeOutcome
+from convergenced.sync.identity import FOLDERS, folders_of
+from convergenced.sync.replica import Parts, Replica, replica_ref
+from convergenced.sync.scan import MAX_FILE_BYTES, MEMORY, Scan, content_of, scan_folder
+from convergenced.sync.tips import advance, ref_of, tip_of
+from convergenced.sync.transcripts import take_transcript
+
+COMMIT_SUBJECT_JOIN = "takes part"
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """What one look at a replica's folder found and did."""
+
+    commit: Oid | None = None
+    message: str = ""
+    merged: MergeOutcome | None = None
+    halted: str | None = None
+    """Why nothing was done: the folder is gone or empty though it held something."""
+    gone: bool = False
+    """A secondary folder that does not exist any more."""
+    retry: bool = False
+    """A file changed while it was read: look again soon."""
+    sessions: int = 0
+    size: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Changes:
+    sessions: set[SessionId] = field(default_factory=set)
+    records: int = 0
+    files: int = 0
+    memory: int = 0
+
+    def message(self) -> str:
+        parts = []
+        if self.sessions:
+            noun = "session" if len(self.sessions) == 1 else "sessions"
+            detail = f" +{self.records} records" if self.records else ""
+            parts.append(f"{len(self.sessions)} {noun}{detail}")
+        if self.memory:
+            parts.append(f"memory {self.memory}")
+        return ", ".join(parts) or COMMIT_SUBJECT_JOIN
+
+
+def policy_of(parts: Parts, replica: Replica) -> Policy:
+    """The project's policy as its branch has it; the default for a new project.
+
+    Raises `NewerSchemaError` where the branch was written by a newer version.
+    """
+    tip = tip_of(parts.store, replica.project)
+    if tip is None:
+        return Policy()
+    tree, _ = read_project(parts.store, parts.store.read_commit(tip).tree)
+    return layout.policy_of(parts.store, tree)
+
+
+def ingest(parts: Parts, replica: Replica, policy: Policy) -> IngestReport:
+    """Commits what changed in the replica's folder, and brings it onto the project's branch."""
+    return _Ingest(parts, replica, policy).run()
+
+
+class _Ingest:
+    def __init__(self, parts: Parts, replica: Replica, policy: Policy) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._replica = replica
+        self._policy = policy
+        self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
+        self._notes = parts.state.files(replica.folder)
+        self._fresh: dict[str, FileNote] = {}
+        self._report = IngestReport()
+        self._changes = _Changes()
+
+    def run(self) -> IngestReport:
+        report, replica = self._report, self._replica
+        head = ref_of(self._store, replica_ref(replica))
+        tip = tip_of(self._store, replica.project)
+        base, _ = self._tree(head)
+        tip_tree, _ = self._tree(tip)
+        scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
+        if scan is None and not replica.primary:
+            report.gone = True
+            return report
+        if scan is None or scan.is_empty:
+            if self._notes or (head is not None and (base.sessions or base.memory)):
+                what = "is missing" if scan is None else "is empty"
+                report.halted = f"the context folder {replica.context_dir(self._parts.machine)} {what}"
+                return report
+            scan = scan or Scan()
+        report.sessions, report.size = len(scan.transcripts), scan.size
+        report.refusals.extend(scan.refusals)
+        tree = self._with_sessions(base, tip_tree, scan)
+        tree = self._with_memory(tree, tip_tree, scan)
+        if scan.is_empty and head is None and tip is not None:
+            # Nothing local yet: only say on the project's branch that this machine takes part.
+            self._commit(self._with_papers(tip_tree, tip), head, tip)
+        else:
+            self._commit(self._with_papers(tree, tip), head, head)
+        self._remember(scan)
+        return report
+
+    def _tree(self, commit: Oid | None) -> tuple[ProjectTree, list[Refusal]]:
+        if commit is None:
+            return ProjectTree(), []
+        return read_project(self._store, self._store.read_commit(commit).tree)
+
+    def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> None:
+        oid = write_project(self._store, tree)
+        report = self._report
+        if start is not None and self._store.read_commit(start).tree == oid:
+            commit = start
+        else:
+            report.message = self._changes.message()
+            parents = () if start is None else (start,)
+            fresh = Commit(
+                oid, parents, self._parts.machine.author, int(self._parts.clock.now()), report.message
+            )
+            commit = report.commit = self._store.write_commit(fresh)
+            if start == head:
+                self._store.swap(replica_ref(self._replica), head, commit)
+        report.merged = advance(self._store, self._replica.project, commit)
+
+    def _remember(self, scan: Scan) -> None:
+        state, folder = self._parts.state, self._replica.folder
+        present = {f"{sid}.jsonl" for sid in scan.transcripts} | scan.attached.keys() | scan.memory.keys()
+        gone = self._notes.keys() - present
+        if not self._fresh and not gone:
+            return
+        with state.together():
+            for path, note in self._fresh.items():
+                state.note_file(folder, path, note)
+            for path in gone:
+                state.forget_file(folder, path)
+
+    # -- sessions
+
+    def _with_sessions(self, base: ProjectTree, tip: ProjectTree, scan: Scan) -> ProjectTree:
+        sessions = dict(base.sessions)
+        for sid, snapshot in scan.transcripts.items():
+            path = f"{sid}.jsonl"
+            with _setting_aside(self._report, path):
+                mine = sessions.get(sid, SessionTree())
+                theirs = tip.sessions.get(sid, SessionTree())
+                oid = self._transcript(path, snapshot, mine.transcript, theirs.transcript)
+                if oid is not None and mine.transcript != oid:
+                    sessions[sid] = replace(mine, transcript=oid)
+                    self._changes.sessions.add(sid)
+        by_session: dict[SessionId, list[str]] = {}
+        for path in scan.attached:
+            by_session.setdefault(SessionId(path.partition("/")[0]), []).append(path)
+        for sid, paths in by_session.items():
+            mine = sessions.get(sid) or SessionTree()
+            theirs = tip.sessions.get(sid)
+            if all(self._is_noted(path, scan.attached[path]) for path in paths) and mine.folder is not None:
+                continue
+            known = self._folder(sid, mine.folder)
+            tip_known = self._folder(sid, theirs.folder) if theirs else {}
+            for path in paths:
+                with _setting_aside(self._report, path):
+                    name = path.partition("/")[2]
+                    oid = self._blob(
+                        path, scan.attached[path], known.get(name), tip_known.get(name), shrinks=False
+                    )
+                    if oid is not None and known.get(name) != oid:
+                        known[name] = oid
+                        self._changes.sessions.add(sid)
+            if known:
+                sessions[sid] = replace(mine, folder=write_folder(self._store, known))
+        return replace(base, sessions=sessions)
+
+    def _folder(self, sid: SessionId, folder: Oid | None) -> dict[str, Oid]:
+        return read_folder(self._store, folder, f"context/{sid}")[0]
+
+    def _is_noted(self, path: str, snapshot: Snapshot) -> bool:
+        note = self._notes.get(path)
+        return note is not None and note.snapshot == snapshot
+
+    def _transcript(self, path: str, snapshot: Snapshot, mine: Oid | None, theirs: Oid | None) -> Oid | None:
+        note = self._notes.get(path)
+        if note is not None and note.snapshot == snapshot:
+            return note.oid
+        if snapshot.size == 0 and note is None:
+            return None
+        taken = take_transcript(
+            self._store,
+            self._parts.files,
+            self._rewriter,
+            self._replica.path(self._parts.machine, path),
+            snapshot,
+            note=note,
+            own=mine,
+            others=theirs,
+        )
+        if taken is None:
+            return None
+        self._fresh[path] = taken.note
+        self._changes.records += taken.records
+        return taken.note.oid
+
+    # -- other files
+
+    def _with_memory(self, tree: ProjectTree, tip: ProjectTree, scan: Scan) -> ProjectTree:
+        memory = dict(tree.memory)
+        for path, snapshot in scan.memory.items():
+            with _setting_aside(self._report, path):
+                name = path.removeprefix(f"{MEMORY}/")
+                oid = self._blob(path, snapshot, memory.get(name), tip.memory.get(name), shrinks=True)
+                if oid is not None and memory.get(name) != oid:
+                    memory[name] = oid
+                    self._changes.memory += 1
+        missing = [name for name in memory if f"{MEMORY}/{name}" not in scan.memory]
+        set_aside = {refusal.where for refusal in self._report.refusals}
+        if missing and not scan.has_memory_folder:
+            # A folder that vanished with all it held is more often an accident than a wish.
+            remedy = "make the folder again to have its files back, or delete them one by one"
+            if tree.memory:
+                self._report.refusals.append(
+                    Refusal(MEMORY, "the folder is missing; its files are kept", remedy)
+                )
+        else:
+            for name in missing:
+                if f"{MEMORY}/{name}" not in set_aside:
+                    del memory[name]
+                    self._changes.memory += 1
+        return replace(tree, memory=memory)
+
+    def _blob(
+        self, path: str, snapshot: Snapshot, mine: Oid | None, theirs: Oid | None, *, shrinks: bool
+    ) -> Oid | None:
+        note = self._notes.get(path)
+        if note is not None and note.snapshot == snapshot:
+            return note.oid
+        content = content_of(path)
+        assert content is not None, path
+        files = self._parts.files
+        local_path = self._replica.path(self._parts.machine, path)
+        data = files.read(local_path, 0, MAX_FILE_BYTES + 1)
+        if files.stat(local_path) != snapshot:
+            raise FileChangedError(f"{local_path} changed while it was read")
+        if path.endswith(".jsonl"):
+            data = data[: data.rfind(b"\n") + 1]
+            if not data:
+                return None
+        oid = self._canonical_blob(data, content, mine, theirs, shrinks=shrinks)
+        self._fresh[path] = FileNote(snapshot, len(data), b"", oid)
+        return oid
+
+    def _canonical_blob(
+        self, data: bytes, content: Content, mine: Oid | None, theirs: Oid | None, *, shrinks: bool
+    ) -> Oid:
+        bases = [(oid, self._store.read_blob(oid)) for oid in (mine, theirs) if oid is not None]
+        spelled: dict[bytes, bytes] = {}
+        for oid, base in bases:
+            local = self._rewriter.localize(base, content)
+            if local == data or (not shrinks and content is Content.JSON and local.startswith(data)):
+                return oid
+            for line in base.split(b"\n"):
+                spelled.setdefault(self._rewriter.localize(line, content), line)
+        # A line the store already holds keeps the spelling it has there.
+        canonical = b"\n".join(
+            spelled[line] if line in spelled else self._rewriter.canonicalize(line, content)
+            for line in data.split(b"\n")
+        )
+        if self._rewriter.localize(canonical, content) != data:
+            raise RefusedInputError(
+                "content that would not come back byte for byte",
+                "run `convergencectl doctor` and report this",
+            )
+        return self._store.write_blob(canonical)
+
+    # -- what a machine says of itself
+
+    def _with_papers(self, tree: ProjectTree, tip: Oid | None) -> ProjectTree:
+        """Adds roster entry, machine card and policy, where they do not say so already."""
+        machine, replica, store = self._parts.machine, self._replica, self._store
+        name = f"{machine.id}.json"
+        old_card = parse_machine(store.read_blob(tree.machines[name])) if name in tree.machines else None
+        machines = dict(tree.machines)
+        policy = tree.policy
+        if policy is None:
+            policy = store.write_blob(format_policy(self._policy))
+        roster = (
+            parse_roster(store.read_blob(tree.roster)) if tree.roster is not None else parse_roster(b"{}")
+        )
+        entry = roster.participants.get(machine.id)
+        roster_oid = tree.roster
+        known = folders_of(old_card) if old_card is not None else frozenset()
+        if replica.folder not in known and old_card is not None and not replica.primary:
+            machines[name] = store.write_blob(format_machine(_listing(old_card, known | {replica.folder})))
+        if replica.primary:
+            card = _listing(
+                MachineCard(
+                    machine_id=machine.id,
+                    name=machine.name,
+                    git_url=replica.git_url,
+                    first_commit=replica.first_commit,
+                    version=machine.version,
+                    os=machine.os,
+                ),
+                known | {replica.folder},
+            )
+            if old_card is None or replace(card, version=old_card.version) != old_card:
+                machines[name] = store.write_blob(format_machine(card))
+            now = datetime.fromtimestamp(self._parts.clock.now(), UTC).isoformat(timespec="seconds")
+            here = Participant(machine.id, machine.os, machine.home, replica.root, replica.folder, now, tip)
+            if entry is None or not here.same_paths(entry):
+                entry = here
+                roster_oid = store.write_blob(format_roster(roster.with_participant(entry)))
+        return replace(tree, machines=machines, policy=policy, roster=roster_oid)
+
+
+def _listing(card: MachineCard, folders: frozenset[str]) -> MachineCard:
+    return replace(card, other={**card.other, FOLDERS: list[Json](sorted(folders))})
+
+
+class _setting_aside:  # noqa: N801 - reads as a sentence where it is used
+    """Reports what one file raises, so that it never stops the others."""
+
+    def __init__(self, report: IngestReport, path: str) -> None:
+        self._report = report
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, FileChangedError):
+            self._report.retry = True
+            return True
+        if isinstance(error, (RefusedInputError, OSError)) or type(error) is ConvergenceError:
+            remedy = error.hint if isinstance(error, ConvergenceError) else "check the file's permissions"
+            reason = error.summary if isinstance(error, ConvergenceError) else str(error)
+            self._report.refusals.append(Refusal(self._path, reason, remedy))
+            return True
+        return False

@@ -1,0 +1,303 @@
+"""The project's branch → local files, when Claude Code is not running there.
+
+Promises, per file: what stood there was exactly what ingest accounted for, its content is already in
+the store, a backup of it is kept, and at every instant the path holds the old bytes or the complete
+new ones. A session arrives whole: its folder first, the transcript last, forks before what they
+forked from. What the user (or the client's cleanup) removed here stays removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from posixpath import join
+
+from convergenced.canon.rewrite import Rewriter
+from convergenced.canon.transcript import last_time
+from convergenced.errors import ConvergenceError, FileChangedError, HeldError
+from convergenced.machine.claude import runs_in
+from convergenced.machine.state import FileNote
+from convergenced.merge.layout import ProjectTree, SessionTree, read_folder, read_project
+from convergenced.merge.roster import Policy
+from convergenced.merge.segments import read_transcript
+from convergenced.merge.session import contains, merge_session
+from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
+from convergenced.sync.replica import Parts, Replica, replica_ref
+from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, content_of, scan_folder
+from convergenced.sync.tips import ref_of, tip_of
+from convergenced.sync.transcripts import tail_window
+
+DAY = 86_400.0
+CLEANUP_MARGIN = 0.5
+"""An old session gets an age of at most this share of the client's cleanup period."""
+
+
+@dataclass(slots=True)
+class LocalizeReport:
+    """What was written into a replica's folder, and what waits."""
+
+    written: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    held: int = 0
+    """How many sessions and memory notes wait."""
+    held_by: ClaudeProcess | None = None
+    held_reason: str = ""
+    retry: bool = False
+    refusals: list[Refusal] = field(default_factory=list)
+    settled: bool = False
+    """Whether the folder now holds all that the branch's tip has for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    path: str
+    oid: Oid
+    is_transcript: bool
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Remove:
+    path: str
+
+
+@dataclass(slots=True)
+class _Group:
+    """Writes that belong together: one session, or one memory note."""
+
+    name: str
+    actions: list[_Write | _Remove] = field(default_factory=list)
+
+
+def localize(
+    parts: Parts, replica: Replica, policy: Policy, *, whole_machine: bool = False
+) -> LocalizeReport:
+    """Brings the replica's folder to the tip of its project's branch, as far as nothing holds it.
+
+    Expects that `ingest` just ran for the replica. `whole_machine` waits for any Claude Code on the
+    machine rather than for those in the project.
+    """
+    return _Localize(parts, replica, policy, whole_machine).run()
+
+
+def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProcess | None:
+    """A running Claude Code that forbids writing into this replica's folder."""
+    for process in parts.processes.claude():
+        if whole_machine or runs_in(process, replica.root):
+            return process
+    return None
+
+
+class _Localize:
+    def __init__(self, parts: Parts, replica: Replica, policy: Policy, whole_machine: bool) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._replica = replica
+        self._whole_machine = whole_machine
+        self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
+        self._notes = parts.state.files(replica.folder)
+        self._report = LocalizeReport()
+        stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
+
+    def run(self) -> LocalizeReport:
+        report = self._report
+        tip = tip_of(self._store, self._replica.project)
+        if tip is None:
+            report.settled = True
+            return report
+        ref = replica_ref(self._replica)
+        head = ref_of(self._store, ref)
+        if head == tip:
+            report.settled = True
+            return report
+        tree, refusals = read_project(self._store, self._store.read_commit(tip).tree)
+        report.refusals.extend(refusals)
+        head_tree = ProjectTree()
+        if head is not None:
+            head_tree, _ = read_project(self._store, self._store.read_commit(head).tree)
+        groups = self._plan(tree, head_tree)
+        if groups:
+            holder = holder_of(self._parts, self._replica, self._whole_machine)
+            if holder is not None:
+                self._hold(holder, groups)
+                return report
+        complete = True
+        for index, group in enumerate(groups):
+            try:
+                self._carry_out(group, tree)
+            except HeldError:
+                holder = holder_of(self._parts, self._replica, self._whole_machine)
+                self._hold(holder or ClaudeProcess(0, None), groups[index:])
+                return report
+            except FileChangedError:
+                complete = False
+                report.retry = True
+            except (ConvergenceError, OSError) as error:
+                complete = False
+                hint = error.hint if isinstance(error, ConvergenceError) else "it is tried again by itself"
+                report.refusals.append(Refusal(group.name, str(error), hint))
+        if complete:
+            report.settled = True
+            self._store.swap(ref, head, tip)
+        return report
+
+    def _hold(self, holder: ClaudeProcess, groups: list[_Group]) -> None:
+        self._report.held = len(groups)
+        self._report.held_by = holder
+        where = holder.cwd or "a folder that cannot be seen"
+        self._report.held_reason = f"Claude Code runs in {where}"
+
+    # -- what is to be done
+
+    def _plan(self, tree: ProjectTree, head: ProjectTree) -> list[_Group]:
+        scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine))
+        here = scan.transcripts if scan is not None else {}
+        attached = scan.attached if scan is not None else {}
+        groups = []
+        for sid, session in tree.sessions.items():
+            had = sid in head.sessions
+            if sid not in here and (had or not self._replica.primary):
+                continue
+            group = _Group(f"{sid}.jsonl")
+            group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), attached))
+            if session.transcript is not None:
+                path = f"{sid}.jsonl"
+                note = self._notes.get(path)
+                if note is None or note.oid != session.transcript:
+                    group.actions.append(_Write(path, session.transcript, True, sid not in here))
+            if group.actions:
+                groups.append(group)
+        # New sessions first: a fork must be in place before its lineage leaves the old file.
+        groups.sort(key=lambda group: (f"{group.name}" in self._notes, group.name))
+        groups.extend(self._plan_memory(tree, head, scan.memory if scan is not None else {}))
+        return groups
+
+    def _plan_folder(
+        self, sid: SessionId, session: SessionTree, head: SessionTree | None, here: dict[str, Snapshot]
+    ) -> Iterator[_Write]:
+        if session.folder is None or (head is not None and head.folder == session.folder):
+            return
+        had = self._folder(sid, head.folder) if head is not None else {}
+        for name, oid in self._folder(sid, session.folder).items():
+            path = f"{sid}/{name}"
+            note = self._notes.get(path)
+            if note is not None and note.oid == oid:
+                continue
+            if path not in here and name in had:
+                continue  # removed here
+            if content_of(path) is not None:
+                yield _Write(path, oid, False, path not in here)
+
+    def _plan_memory(
+        self, tree: ProjectTree, head: ProjectTree, here: dict[str, Snapshot]
+    ) -> Iterator[_Group]:
+        for name, oid in tree.memory.items():
+            path = f"{MEMORY}/{name}"
+            note = self._notes.get(path)
+            if (note is None or note.oid != oid or path not in here) and content_of(path) is not None:
+                yield _Group(path, [_Write(path, oid, False, path not in here)])
+        for name in head.memory.keys() - tree.memory.keys():
+            path = f"{MEMORY}/{name}"
+            if path in here:
+                yield _Group(path, [_Remove(path)])
+
+    def _folder(self, sid: SessionId, folder: Oid | None) -> dict[str, Oid]:
+        found, refusals = read_folder(self._store, folder, f"context/{sid}")
+        self._report.refusals.extend(refusals)
+        return found
+
+    # -- doing it
+
+    def _carry_out(self, group: _Group, tree: ProjectTree) -> None:
+        for action in group.actions:
+            note = self._notes.get(action.path)
+            if isinstance(action, _Remove):
+                assert note is not None, action
+                self._remove(action.path, note)
+            elif action.is_new:
+                self._write(action, None)
+            elif note is None:
+                raise FileChangedError(f"{action.path} is not accounted for yet")
+            else:
+                if action.is_transcript:
+                    self._check_contained(action, note, tree)
+                self._write(action, note)
+
+    def _check_contained(self, action: _Write, note: FileNote, tree: ProjectTree) -> None:
+        """The local records must all be in the tip: in this session, or in a fork of it.
+
+        That is so exactly where merging them in once more would add nothing.
+        """
+        if contains(self._store, action.oid, note.oid):
+            return
+        sid = SessionId(action.path.removesuffix(TRANSCRIPT_SUFFIX))
+        for name, oid in merge_session(self._store, sid, action.oid, note.oid).items():
+            lineage = tree.sessions.get(name)
+            if (
+                lineage is None
+                or lineage.transcript is None
+                or not contains(self._store, lineage.transcript, oid)
+            ):
+                raise FileChangedError(f"{action.path} holds records that the store does not have yet")
+
+    def _guard(self) -> None:
+        holder = holder_of(self._parts, self._replica, self._whole_machine)
+        if holder is not None:
+            raise HeldError("Claude Code was started meanwhile", "it goes in when that ends", holder.pid)
+
+    def _write(self, action: _Write, note: FileNote | None) -> None:
+        parts, replica = self._parts, self._replica
+        path = replica.path(parts.machine, action.path)
+        content = content_of(action.path)
+        assert content is not None, action
+        if action.is_transcript:
+            chunks = self._rewriter.localize_chunks(read_transcript(self._store, action.oid), Content.JSON)
+            when = self._last_record_time(action.oid)
+        else:
+            data = self._store.read_blob(action.oid)
+            chunks = iter([self._rewriter.localize(data, content)])
+            when = last_time(data) if content is Content.JSON else None
+        snapshot = parts.files.replace(
+            path,
+            chunks,
+            expect=note.snapshot if note is not None else None,
+            mtime_ns=self._mtime_ns(when),
+            backup=None if note is None else LocalPath(join(self._backup_dir, action.path)),
+            guard=self._guard,
+        )
+        window = tail_window(parts.files, path, snapshot.size) if action.is_transcript else b""
+        parts.state.note_file(
+            replica.folder, action.path, FileNote(snapshot, snapshot.size, window, action.oid)
+        )
+        self._report.written.append(action.path)
+
+    def _remove(self, relative: str, note: FileNote) -> None:
+        parts, replica = self._parts, self._replica
+        path = replica.path(parts.machine, relative)
+        backup = LocalPath(join(self._backup_dir, relative))
+        parts.files.remove(path, expect=note.snapshot, backup=backup, guard=self._guard)
+        parts.state.forget_file(replica.folder, relative)
+        self._report.removed.append(relative)
+
+    def _last_record_time(self, transcript: Oid) -> float | None:
+        newest: float | None = None
+        for chunk in read_transcript(self._store, transcript):
+            found = last_time(chunk)
+            newest = found if found is not None else newest
+        return newest
+
+    def _mtime_ns(self, when: float | None) -> int:
+        """The last record's time, but never so old that the client's cleanup takes the file away.
+
+        Older files keep their order among themselves, within the hour before that limit.
+        """
+        now = self._parts.clock.now()
+        if when is None:
+            return int(now * 1e9)
+        limit = now - self._parts.machine.cleanup_days * DAY * CLEANUP_MARGIN
+        kept = min(when, now)
+        if kept < limit:
+            kept = limit - 3_600 + 3_600 * max(0.0, kept) / max(1.0, limit)
+        return int(kept * 1e9)

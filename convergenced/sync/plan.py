@@ -1,0 +1,80 @@
+"""When what is due. Pure: from observations to times, no clock, no effects.
+
+All times are monotonic seconds. Waiting is always bounded: a constant writer still gets commits
+(`max_wait`), a lost event costs at most the rescan interval, a failing peer is tried again after a
+growing but limited time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PUSH_DELAY = 0.3
+"""Commits that follow each other this closely leave together."""
+HOLD_POLL = 2.0
+"""How often is looked whether the Claude Code that holds work has ended."""
+RETRY_FIRST = 1.0
+RETRY_LAST = 60.0
+PEER_RETRY_FIRST = 5.0
+PEER_RETRY_LAST = 900.0
+JITTER = 0.25
+"""Share of a waiting time by which it varies, so that machines do not knock in step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The waiting times a user can set, in seconds."""
+
+    quiet: float
+    max_wait: float
+    rescan: float
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """What bears on when a replica is worked on next."""
+
+    first_change: float | None = None
+    """When the oldest change that is not committed was noticed."""
+    last_change: float | None = None
+    asked: float | None = None
+    """Since when work is wanted at once (a merge came in, a person asked)."""
+    retry_at: float | None = None
+    held_since: float | None = None
+    """When was last looked at what holds it."""
+    busy: bool = False
+    paused: bool = False
+
+
+def replica_due(view: ReplicaView, pace: Pace) -> float | None:
+    """When the replica is to be ingested and localized; None where nothing is known to do."""
+    if view.busy or view.paused:
+        return None
+    times = []
+    if view.first_change is not None and view.last_change is not None:
+        times.append(min(view.last_change + pace.quiet, view.first_change + pace.max_wait))
+    if view.asked is not None:
+        times.append(view.asked)
+    if view.retry_at is not None:
+        times.append(view.retry_at)
+    if view.held_since is not None:
+        times.append(view.held_since + HOLD_POLL)
+    return min(times, default=None)
+
+
+def retry_delay(failures: int) -> float:
+    """How long to wait after `failures` attempts at local work in a row went wrong."""
+    return min(RETRY_LAST, RETRY_FIRST * 2.0 ** max(0, failures - 1))
+
+
+def peer_delay(failures: int, pace: Pace, chance: float) -> float:
+    """How long to wait before the next round with a peer.
+
+    `failures` in a row; `chance` in [0, 1) spreads machines out.
+    """
+    if failures == 0:
+        base = pace.interval
+    else:
+        base = min(PEER_RETRY_LAST, max(PEER_RETRY_FIRST, PEER_RETRY_FIRST * 2.0 ** (failures - 1)))
+    return base * (1.0 - JITTER + 2.0 * JITTER * chance)

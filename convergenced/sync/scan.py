@@ -1,0 +1,139 @@
+"""What of a context folder is synced, and what stands there now.
+
+One rule decides by name (`content_of`): transcripts, a session's subagents, tool results and
+title, and Markdown memory. Nothing else, ever. What has such a name but is no regular file is
+refused and reported, and does not stop the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from posixpath import join
+
+from convergenced.model import Content, Kind, LocalPath, Refusal, SessionId, Snapshot
+from convergenced.ports import Files
+
+MEMORY = "memory"
+TRANSCRIPT_SUFFIX = ".jsonl"
+MAX_DEPTH = 12
+MAX_FILES = 200_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Hubs refuse blobs over 100 MB; only transcripts are cut into segments."""
+
+_SESSION = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_SESSION_FOLDERS = ("subagents", "tool-results")
+_TITLE = "custom-title.json"
+
+
+def session_of(name: str) -> SessionId | None:
+    """The session a name belongs to: `<sid>.jsonl` or `<sid>`; None for any other name."""
+    stem = name.removesuffix(TRANSCRIPT_SUFFIX)
+    return SessionId(stem) if _SESSION.match(stem) else None
+
+
+def content_of(path: str) -> Content | None:
+    """How a file of the context folder is spelled; None for what is never synced.
+
+    `path` is relative to the context folder, `/`-separated.
+    """
+    parts = path.split("/")
+    if parts[0] == MEMORY:
+        return Content.TEXT if len(parts) > 1 and path.endswith(".md") else None
+    if len(parts) == 1:
+        return Content.JSON if path.endswith(TRANSCRIPT_SUFFIX) and session_of(path) else None
+    if not _SESSION.match(parts[0]):
+        return None
+    if parts[1:] == [_TITLE] or (len(parts) > 2 and parts[1] in _SESSION_FOLDERS):
+        return Content.JSON if path.endswith((".json", ".jsonl")) else Content.TEXT
+    return None
+
+
+@dataclass(slots=True)
+class Scan:
+    """The synced files of one context folder at one moment, by path relative to it."""
+
+    transcripts: dict[SessionId, Snapshot] = field(default_factory=dict)
+    attached: dict[str, Snapshot] = field(default_factory=dict)
+    """Files of the sessions' own folders."""
+    memory: dict[str, Snapshot] = field(default_factory=dict)
+    has_memory_folder: bool = False
+    refusals: list[Refusal] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that is synced stands there."""
+        return not (self.transcripts or self.attached or self.memory)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all synced files."""
+        everything = (*self.transcripts.values(), *self.attached.values(), *self.memory.values())
+        return sum(snapshot.size for snapshot in everything)
+
+
+def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
+    """Looks at a context folder without reading any file; None where it is not there."""
+    top = files.list(context_dir)
+    if top is None:
+        return None
+    scan = Scan()
+    for entry in top:
+        if entry.name == MEMORY:
+            if entry.kind is Kind.FOLDER:
+                scan.has_memory_folder = True
+                _walk(files, context_dir, entry.name, scan.memory, scan, 1)
+            else:
+                scan.refusals.append(_not_regular(entry.name, entry.kind, "a folder"))
+            continue
+        session = session_of(entry.name)
+        if session is None:
+            continue
+        if entry.name.endswith(TRANSCRIPT_SUFFIX):
+            if entry.kind is Kind.FILE and entry.snapshot is not None:
+                scan.transcripts[session] = entry.snapshot
+            else:
+                scan.refusals.append(_not_regular(entry.name, entry.kind, "a regular file"))
+        elif entry.kind is Kind.FOLDER:
+            _walk(files, context_dir, entry.name, scan.attached, scan, 1)
+        else:
+            scan.refusals.append(_not_regular(entry.name, entry.kind, "a folder"))
+    return scan
+
+
+def _walk(
+    files: Files, context_dir: LocalPath, folder: str, found: dict[str, Snapshot], scan: Scan, depth: int
+) -> None:
+    if depth > MAX_DEPTH:
+        scan.refusals.append(Refusal(folder, f"more than {MAX_DEPTH} folders deep", "move it up"))
+        return
+    for entry in files.list(LocalPath(join(context_dir, folder))) or ():
+        path = f"{folder}/{entry.name}"
+        if entry.kind is Kind.FOLDER:
+            if _may_hold(path):
+                _walk(files, context_dir, path, found, scan, depth + 1)
+        elif content_of(path) is None:
+            continue
+        elif entry.snapshot is None:
+            scan.refusals.append(_not_regular(path, entry.kind, "a regular file"))
+        elif entry.snapshot.size > MAX_FILE_BYTES:
+            limit = MAX_FILE_BYTES // (1024 * 1024)
+            scan.refusals.append(Refusal(path, f"larger than {limit} MiB", "it stays on this machine only"))
+        elif len(found) >= MAX_FILES:
+            scan.refusals.append(Refusal(folder, f"more than {MAX_FILES} files", "the rest stays local"))
+            return
+        else:
+            found[path] = entry.snapshot
+
+
+def _may_hold(path: str) -> bool:
+    """Whether files below this folder can be synced."""
+    parts = path.split("/")
+    return parts[0] == MEMORY or parts[1] in _SESSION_FOLDERS
+
+
+def _not_regular(path: str, kind: Kind, wanted: str) -> Refusal:
+    what = {Kind.FILE: "a file", Kind.FOLDER: "a folder", Kind.LINK: "a symbolic link"}.get(
+        kind, "a special file"
+    )
+    return Refusal(path, f"is {what}, not {wanted}", "replace or remove it; it is not synced")

@@ -1,0 +1,40 @@
+"""Moving a project's branch: only by compare-and-swap, only to a descendant."""
+
+from __future__ import annotations
+
+from convergenced.errors import RefMovedError
+from convergenced.model import Oid, ProjectId
+from convergenced.ports import Store
+from convergenced.store.branch import MergeOutcome, merge_commit, project_ref
+
+MAX_TRIES = 16
+"""Ingest and the exchanges with several peers may move one branch at the same time."""
+
+
+def tip_of(store: Store, project: ProjectId) -> Oid | None:
+    """The commit the project's branch is at."""
+    return ref_of(store, project_ref(project))
+
+
+def ref_of(store: Store, ref: str) -> Oid | None:
+    """The commit a ref is at, None where there is no such ref."""
+    return store.refs(ref).get(ref)
+
+
+def advance(store: Store, project: ProjectId, commit: Oid) -> MergeOutcome:
+    """Moves the project's branch to include `commit`, by merging where both sides went on.
+
+    Raises `RefMovedError` where others kept moving it, `NewerSchemaError` for a newer format.
+    """
+    ref = project_ref(project)
+    for _ in range(MAX_TRIES):
+        tip = ref_of(store, ref)
+        outcome = MergeOutcome(commit) if tip is None else merge_commit(store, tip, commit)
+        if outcome.commit == tip:
+            return outcome
+        try:
+            store.swap(ref, tip, outcome.commit)
+        except RefMovedError:
+            continue
+        return outcome
+    raise RefMovedError(f"{ref} kept moving", "it is tried again by itself")

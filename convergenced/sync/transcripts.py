@@ -1,0 +1,243 @@
+"""Reading a local transcript into canonical segments, new bytes only where that can be known.
+
+Promises: an incomplete last line is neither taken nor lost; a file that lost records (the client
+can rewrite a tail) never shortens what is in the store; what the store already holds keeps its
+exact canonical spelling, because it is recognized in local form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from convergenced.canon.rewrite import Rewriter
+from convergenced.errors import FileChangedError, RefusedInputError
+from convergenced.machine.state import FileNote
+from convergenced.merge.segments import append_transcript, read_transcript
+from convergenced.model import Content, LocalPath, Oid, Snapshot
+from convergenced.ports import Files, Objects
+
+READ_BYTES = 4 * 1024 * 1024
+WINDOW_BYTES = 64 * 1024
+"""The client rewrites a tail within the last 64 KiB, so that much is compared before appending."""
+MAX_RECORD_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What reading a transcript gave: its note for the state, and how many records were new."""
+
+    note: FileNote
+    records: int
+
+
+def take_transcript(
+    objects: Objects,
+    files: Files,
+    rewriter: Rewriter,
+    path: LocalPath,
+    snapshot: Snapshot,
+    *,
+    note: FileNote | None,
+    own: Oid | None,
+    others: Oid | None,
+) -> Taken | None:
+    """Brings a transcript's complete records into the store; None where it has none yet.
+
+    `own` is what this replica last committed of the session, `others` what the project's tip holds
+    of it; both are recognized in local form. Raises `FileChangedError` where the file is rewritten
+    meanwhile, `RefusedInputError` for what cannot round-trip.
+    """
+    reader = _Reader(objects, files, rewriter, path, snapshot)
+    if note is not None and snapshot.size >= note.consumed and reader.window(note.consumed) == note.window:
+        return reader.append(note.oid, note.consumed)
+    if note is not None:
+        own = note.oid
+    if own is not None and (taken := reader.continue_from(own, may_lag=True)):
+        return taken
+    if others is not None and (taken := reader.continue_from(others, may_lag=False)):
+        return taken
+    if own is not None:
+        return reader.add_missing(own)
+    return reader.start(others)
+
+
+def tail_window(files: Files, path: LocalPath, end: int) -> bytes:
+    """A digest of the last bytes before `end`, by which a rewrite is told from an append."""
+    start = max(0, end - WINDOW_BYTES)
+    return _digest(files.read(path, start, end - start))
+
+
+class _Reader:
+    """One transcript at one moment."""
+
+    def __init__(
+        self, objects: Objects, files: Files, rewriter: Rewriter, path: LocalPath, snapshot: Snapshot
+    ) -> None:
+        self._objects = objects
+        self._files = files
+        self._rewriter = rewriter
+        self._path = path
+        self._snapshot = snapshot
+
+    def window(self, end: int) -> bytes:
+        """The digest of the last bytes before `end`."""
+        return tail_window(self._files, self._path, end)
+
+    def append(self, tree: Oid, offset: int) -> Taken:
+        """Takes all complete records from `offset` on."""
+        return self._finish(tree, *self._take(tree, offset))
+
+    def continue_from(self, base: Oid, *, may_lag: bool) -> Taken | None:
+        """Takes what follows `base`, if the file begins with all of it in local form.
+
+        With `may_lag`, a file that is itself a shorter beginning of `base` counts as accounted for.
+        """
+        matched, whole_base, whole_file = self._align(base)
+        if whole_base:
+            return self.append(base, matched)
+        if whole_file and may_lag:
+            return self._finish(base, base, matched, 0)
+        return None
+
+    def add_missing(self, base: Oid) -> Taken:
+        """Keeps `base` and adds the file's records that it does not have, in the file's order."""
+        known: Counter[bytes] = Counter()
+        for record in _records(
+            self._rewriter.localize_chunks(read_transcript(self._objects, base), Content.JSON)
+        ):
+            known[_digest(record)] += 1
+
+        def is_known(record: bytes) -> bool:
+            digest = _digest(record)
+            if known[digest]:
+                known[digest] -= 1
+                return True
+            return False
+
+        return self._finish(base, *self._take(base, 0, is_known))
+
+    def start(self, others: Oid | None) -> Taken | None:
+        """Takes the whole file as a lineage of its own, spelled as `others` as far as they agree."""
+        tree: Oid | None = None
+        offset = records = 0
+        if others is not None:
+            offset, _, _ = self._align(others)
+            for canonical in self._beginning(others, offset):
+                tree = append_transcript(self._objects, tree, canonical)
+                records += canonical.count(b"\n")
+        tree, end, more = self._take(tree, offset)
+        return None if tree is None else self._finish(tree, tree, end, records + more)
+
+    def _beginning(self, tree: Oid, local_size: int) -> Iterator[bytes]:
+        """The canonical records of `tree` whose local form is `local_size` bytes."""
+        for canonical in _records(read_transcript(self._objects, tree)):
+            if local_size <= 0:
+                return
+            local_size -= len(self._rewriter.localize(canonical, Content.JSON))
+            yield canonical
+
+    def _align(self, base: Oid) -> tuple[int, bool, bool]:
+        """How much the file agrees with `base` in local form.
+
+        Returns the bytes of whole records that agree, whether that is all of `base`, and whether it
+        is all of the file's complete records.
+        """
+        matched = 0
+        for expected in self._rewriter.localize_chunks(read_transcript(self._objects, base), Content.JSON):
+            found = self._files.read(
+                self._path, matched, min(len(expected), max(0, self._snapshot.size - matched))
+            )
+            if found == expected:
+                matched += len(expected)
+                continue
+            same = _common_prefix(found, expected)
+            agreed = matched + found.rfind(b"\n", 0, same) + 1
+            rest_is_torn = same == len(found) or b"\n" not in self._read_rest(agreed)
+            return agreed, False, rest_is_torn
+        return matched, True, matched >= self._snapshot.size
+
+    def _read_rest(self, offset: int) -> bytes:
+        """A look at what follows `offset`, enough to tell whether a complete record does."""
+        found = bytearray()
+        while offset + len(found) < self._snapshot.size and b"\n" not in found:
+            piece = self._files.read(self._path, offset + len(found), READ_BYTES)
+            if not piece:
+                break
+            found += piece
+        return bytes(found)
+
+    def _take(
+        self, tree: Oid | None, offset: int, skip: Callable[[bytes], bool] | None = None
+    ) -> tuple[Oid | None, int, int]:
+        records = 0
+        end = offset
+        carry = bytearray()
+        while end + len(carry) < self._snapshot.size:
+            at = end + len(carry)
+            piece = self._files.read(self._path, at, min(READ_BYTES, self._snapshot.size - at))
+            if not piece:
+                raise FileChangedError(f"{self._path} shrank while it was read")
+            carry += piece
+            cut = carry.rfind(b"\n") + 1
+            if not cut:
+                if len(carry) > MAX_RECORD_BYTES:
+                    raise RefusedInputError(
+                        f"a record is larger than {MAX_RECORD_BYTES} bytes",
+                        "the session stays on this machine",
+                    )
+                continue
+            complete = bytes(memoryview(carry)[:cut])
+            del carry[:cut]
+            end += cut
+            if skip is not None:
+                complete = b"".join(record for record in _records([complete]) if not skip(record))
+            if complete:
+                tree = append_transcript(self._objects, tree, self._canonical(complete))
+                records += complete.count(b"\n")
+        return tree, end, records
+
+    def _canonical(self, local: bytes) -> bytes:
+        canonical = self._rewriter.canonicalize(local, Content.JSON)
+        if self._rewriter.localize(canonical, Content.JSON) != local:
+            raise RefusedInputError(
+                "records that would not come back byte for byte",
+                "run `convergencectl doctor` and report this",
+            )
+        return canonical
+
+    def _finish(self, fallback: Oid, tree: Oid | None, consumed: int, records: int) -> Taken:
+        window = self.window(consumed)
+        now = self._files.stat(self._path)
+        if now is None or now.inode != self._snapshot.inode or now.size < self._snapshot.size:
+            raise FileChangedError(f"{self._path} was replaced while it was read")
+        return Taken(FileNote(self._snapshot, consumed, window, tree or fallback), records)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _records(chunks: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
+    """Records with their LF, from chunks that may end anywhere."""
+    carry = b""
+    for chunk in chunks:
+        *complete, carry = (carry + chunk).split(b"\n")
+        for record in complete:
+            yield record + b"\n"
+    if carry:
+        yield carry
+
+
+def _common_prefix(one: bytes, other: bytes) -> int:
+    """How many leading bytes agree; bisects, because `==` on slices is fast."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
