@@ -75,9 +75,7 @@ class Libgit2Peer:
                 raise refused(self._place, f"{remote_ref!r} is no branch that can be fetched", "")
         there = self.list()  # libgit2 passes over an absent branch in silence
         failures: list[PeerError] = [
-            explain(f"couldn't find remote ref {ref}", self._place).error
-            for ref in wanted
-            if ref not in there
+            no_such_remote_branch(self._place, ref) for ref in wanted if ref not in there
         ]
         specs = [f"+{ref}:{tracking}" for ref, tracking in wanted.items() if ref in there]
         if specs:
