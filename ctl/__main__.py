@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         # The reader has seen enough. Point stdout elsewhere, or the flush at exit complains again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _complain(ConvergenceError(str(error), "check permissions and free space, then try again"))
     return code
 
 
@@ -84,10 +86,15 @@ def _overview() -> str:
 def _complain(error: ConvergenceError) -> int:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-        print(f"{PROGRAM}: {error.summary}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+        # Not even an error of a peer's may move the cursor; a hint's own line breaks are meant.
+        print(f"{PROGRAM}: {_harmless(error.summary)}", file=sys.stderr)
+        for line in error.hint.splitlines():
+            print(f"  {_harmless(line)}", file=sys.stderr)
     return error.exit_code
+
+
+def _harmless(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from convergenced.errors import UsageError
 
@@ -12,8 +12,9 @@ from convergenced.errors import UsageError
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises `UsageError` and keeps the lines of its example."""
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    def __init__(self, prog: str, **options: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, formatter_class=formatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError`: the caller prints it and exits."""
@@ -33,3 +34,9 @@ def project_argument(text: str) -> str:
     if os.sep in text or text.startswith((".", "~")):
         return os.path.realpath(os.path.expanduser(text))
     return text
+
+
+def url_argument(text: str) -> str:
+    """A peer's URL; a path that is relative to here is made absolute, for the daemon lives elsewhere."""
+    relative = "://" not in text and not text.startswith(("/", "~", "-"))
+    return os.path.abspath(text) if relative and (text.startswith(".") or os.path.isdir(text)) else text

@@ -46,8 +46,13 @@ def ping(locations: Locations) -> Ping | None:
         return None
 
 
-def start(locations: Locations, manager: ServiceManager | None) -> Ping:
-    """Starts the daemon and waits until it is ready; raises with its last words where it is not."""
+def start(locations: Locations, manager: ServiceManager | None, *, runs: bool = False) -> Ping:
+    """Starts the daemon (unless it `runs`) and waits until it is ready.
+
+    Raises `ConvergenceError` with the daemon's last words where it does not become so.
+    """
+    if runs:
+        return _await_ready(locations, lambda: tail(daemon_log(locations)), lambda: None)
     if manager is not None:
         manager.start()
         return _await_ready(locations, manager.last_words, lambda: None)
