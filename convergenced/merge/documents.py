@@ -13,7 +13,7 @@ from typing import TypeAlias, cast
 from convergenced.errors import NewerSchemaError, RefusedInputError
 from convergenced.model import SCHEMA
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Fields: TypeAlias = Mapping[str, Json]
 
 MAX_DOCUMENT = 4 * 1024 * 1024

@@ -147,8 +147,10 @@ def write_folder(objects: Objects, files: Mapping[str, Oid]) -> Oid:
 
 
 def policy_of(objects: Objects, project: ProjectTree) -> Policy:
-    """The project's policy. Without a convergence.json the branch speaks for itself: it was made by
-    context-convergence, keeps transcripts flat and has its one choice in the roster.
+    """What the machines of this project agreed on.
+
+    Without a convergence.json the branch speaks for itself: it was made by context-convergence, which
+    keeps transcripts flat and its one choice in the roster.
     """
     if project.policy is not None:
         return parse_policy(objects.read_blob(project.policy))

@@ -108,10 +108,10 @@ _CARD = ("schema", "machine_id", "name", "git_url", "first_commit", "version", "
 
 
 def parse_roster(data: bytes) -> Roster:
-    """The roster, in any of the shapes it has been seen in: a list of entries, entries keyed by
-    machine, either of them bare or under `participants`.
+    """The roster, in any of the shapes it has been seen in.
 
-    Entries without a machine are dropped. Raises `RefusedInputError` for what is no roster.
+    These are a list of entries or entries keyed by machine, bare or under `participants`. Entries
+    without a machine are dropped. Raises `RefusedInputError` for what is no roster.
     """
     value = parse_document(data, "roster.json")
     other: Fields = {}

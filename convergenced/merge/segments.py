@@ -113,6 +113,14 @@ def list_segments(objects: Objects, tree: Oid, start: int = 0) -> Iterator[Oid]:
         yield from segments[start % FOLDER_SEGMENTS if index == first else 0 :]
 
 
+def is_readable(objects: Objects, tree: Oid) -> bool:
+    """Whether the tree is laid out as a transcript."""
+    try:
+        return all(objects.blob_size(oid) <= READ_LIMIT for oid in list_segments(objects, tree))
+    except RefusedInputError:
+        return False
+
+
 def read_tail(objects: Objects, tree: Oid, start: int) -> Iterator[bytes]:
     """The bytes from segment number `start` on, a segment at a time."""
     for oid in list_segments(objects, tree, start):

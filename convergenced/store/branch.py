@@ -1,0 +1,155 @@
+"""Branches of the store: their names, a tree in and a commit out, two tips merged into one.
+
+Owns what refs are called and how commits are made. Promises: a merge commit is a pure function of
+its two parents, so that machines which merge the same tips make the same commit and merging ends;
+and nothing is committed that changes nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from dataclasses import dataclass
+
+from convergenced.errors import RefusedInputError
+from convergenced.merge.layout import read_project, write_project
+from convergenced.merge.tree import Fork, merge_projects
+from convergenced.model import Author, CanonicalPath, Commit, Oid, ProjectId, Refusal
+from convergenced.ports import Store
+
+PROJECTS = "refs/heads/project/"
+"""Where project branches are; the rest of the name is the project's id."""
+
+PEERS = "refs/peers/"
+LOCAL = "refs/convergence/local/"
+
+WALK_LIMIT = 10_000
+"""Commits looked at to count how far two tips are apart, at most."""
+
+MERGER = Author("convergence", "merge@convergence")
+"""Who merge commits name: not the machine, which must not matter."""
+
+_COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+def valid_project_id(text: str) -> bool:
+    """Whether `text` can be a project's id: at most 100 of `[A-Za-z0-9._-]`, safe in a ref's name."""
+    return (
+        _COMPONENT.fullmatch(text) is not None
+        and ".." not in text
+        and not text.endswith((".", ".lock"))
+        and not text.startswith("-")
+    )
+
+
+def project_ref(project: ProjectId) -> str:
+    """The branch of a project. Raises `RefusedInputError` for an id that cannot be one."""
+    return PROJECTS + _component(project)
+
+
+def tracking_ref(peer: str, project: ProjectId) -> str:
+    """Where a peer's branch of a project is kept after a fetch."""
+    return f"{PEERS}{_component(peer)}/project/{_component(project)}"
+
+
+def local_ref(project: ProjectId, replica: str) -> str:
+    """What this machine's replica of a project last committed."""
+    return f"{LOCAL}{_component(project)}/{_component(replica)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOutcome:
+    """What merging two tips gave.
+
+    `conflicts` are memory files that hold both sides between markers. `forks` are the sessions that
+    became two. `refusals` are entries of either tree that were left out.
+    """
+
+    commit: Oid
+    conflicts: tuple[CanonicalPath, ...] = ()
+    forks: tuple[Fork, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+def commit_tree(
+    store: Store, ref: str, tree: Oid, parents: tuple[Oid, ...], author: Author, time: int, message: str
+) -> Oid:
+    """Commits `tree` on `ref`, which stands at the first parent, and returns the new tip.
+
+    Where the tree equals that of the only parent, nothing is committed and the parent is returned.
+    Raises `RefMovedError` where the ref stands elsewhere.
+    """
+    if len(parents) == 1 and store.read_commit(parents[0]).tree == tree:
+        return parents[0]
+    commit = store.write_commit(Commit(tree, parents, author, time, message))
+    store.swap(ref, parents[0] if parents else None, commit)
+    return commit
+
+
+def merge_commit(store: Store, one: Oid, other: Oid) -> MergeOutcome:
+    """The commit in which two tips come together; no ref is moved.
+
+    Where one tip descends from the other, that is the descendant itself. Unrelated histories merge
+    without a base. Raises `NewerSchemaError` where either was written by a newer version.
+    """
+    base = store.merge_base(one, other)
+    if base in (one, other):
+        return MergeOutcome(other if base == one else one)
+    first, second = sorted((one, other))
+    tips = store.read_commit(first), store.read_commit(second)
+    ours, ours_refused = read_project(store, tips[0].tree)
+    theirs, theirs_refused = read_project(store, tips[1].tree)
+    ancestor = None if base is None else read_project(store, store.read_commit(base).tree)[0]
+    merged = merge_projects(store, ours, theirs, ancestor)
+    tree = write_project(store, merged.tree)
+    time = max(tip.time for tip in tips)
+    commit = store.write_commit(
+        Commit(tree, (first, second), MERGER, time, _describe(merged.conflicts, merged.forks))
+    )
+    refusals = dict.fromkeys((*ours_refused, *theirs_refused, *merged.refusals))
+    return MergeOutcome(commit, merged.conflicts, merged.forks, tuple(refusals))
+
+
+def ahead_behind(store: Store, one: Oid, other: Oid) -> tuple[int, int]:
+    """How many commits only `one` has and only `other` has, each counted up to `WALK_LIMIT`."""
+    reached = {one: _OURS, other: _THEIRS} if one != other else {}
+    newest_first = [(-store.read_commit(oid).time, oid) for oid in reached]
+    heapq.heapify(newest_first)
+    undecided = set(reached)
+    for _ in range(2 * WALK_LIMIT):
+        if not undecided:
+            break
+        _, oid = heapq.heappop(newest_first)
+        undecided.discard(oid)
+        for parent in store.read_commit(oid).parents:
+            before = reached.get(parent, 0)
+            now = reached[parent] = before | reached[oid]
+            if now == before:
+                continue
+            heapq.heappush(newest_first, (-store.read_commit(parent).time, parent))
+            if now == _OURS | _THEIRS:
+                undecided.discard(parent)
+            else:
+                undecided.add(parent)
+    sides = list(reached.values())
+    return min(sides.count(_OURS), WALK_LIMIT), min(sides.count(_THEIRS), WALK_LIMIT)
+
+
+_OURS, _THEIRS = 1, 2
+
+
+def _describe(conflicts: tuple[CanonicalPath, ...], forks: tuple[Fork, ...]) -> str:
+    parts = ["merge"]
+    if forks:
+        parts.append(f"{len(forks)} sessions became two" if len(forks) > 1 else "1 session became two")
+    if conflicts:
+        parts.append(f"{len(conflicts)} memory conflicts" if len(conflicts) > 1 else "1 memory conflict")
+    return parts[0] if len(parts) == 1 else f"{parts[0]}: {', '.join(parts[1:])}"
+
+
+def _component(text: str) -> str:
+    if not valid_project_id(text):
+        raise RefusedInputError(
+            f"{text!r} cannot be part of a branch's name", "use letters, digits, '.', '_' and '-'"
+        )
+    return text
