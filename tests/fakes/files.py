@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class _Fifo:
     pass
 
 
+Made = list[str]
 _Node = _File | _Folder | _Link | _Fifo
 _KINDS = {_File: Kind.FILE, _Folder: Kind.FOLDER, _Link: Kind.LINK, _Fifo: Kind.OTHER}
 
@@ -97,24 +99,11 @@ class MemoryFiles:
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing."""
         self.before("replace", path)
-        made = self._make_folders(os.path.dirname(path))
-        try:
+        with self._undone_on_failure() as made:
+            made.extend(self._make_folders(os.path.dirname(path)))
             self._check(path, expect)
             fresh = _File(bytearray(b"".join(chunks)), mtime_ns, self._tick())
-            kept = self._keep(path, backup)
-            try:
-                guard()
-                self.between(path)
-                self._check(path, expect)
-            except BaseException:
-                if kept is not None:
-                    self._take(kept)
-                raise
-        except BaseException:
-            for folder in reversed(made):
-                if (node := self._node(folder)) is not None and isinstance(node, _Folder) and not node.names:
-                    self._take(folder)
-            raise
+            self._settle(path, expect, backup, guard, made)
         self._parent(path).names[os.path.basename(path)] = fresh
         self._tell(path)
         return fresh.snapshot()
@@ -124,16 +113,9 @@ class MemoryFiles:
     ) -> None:
         """Takes a file away under the same conditions as `replace`."""
         self.before("remove", path)
-        self._check(path, expect)
-        kept = self._keep(path, backup)
-        try:
-            guard()
-            self.between(path)
+        with self._undone_on_failure() as made:
             self._check(path, expect)
-        except BaseException:
-            if kept is not None:
-                self._take(kept)
-            raise
+            self._settle(path, expect, backup, guard, made)
         self._take(path)
         self._tell(path)
 
@@ -175,8 +157,8 @@ class MemoryFiles:
 
     def make_folder(self, path: str) -> None:
         """Makes a folder and its parents."""
-        self._make_folders(path)
-        self._tell(path)
+        for made in self._make_folders(path):
+            self._tell(made)
 
     def link(self, path: str, target: str) -> None:
         """Makes a symlink. Nothing follows it."""
@@ -264,18 +246,40 @@ class MemoryFiles:
         elif node.snapshot() != expect:
             raise FileChangedError(f"{path} was written to")
 
-    def _keep(self, path: LocalPath, backup: LocalPath | None) -> str | None:
-        """Keeps the file itself under a second name, as a hard link does."""
+    def _settle(
+        self,
+        path: LocalPath,
+        expect: Snapshot | None,
+        backup: LocalPath | None,
+        guard: Callable[[], None],
+        made: Made,
+    ) -> None:
+        """Keeps the backup, a second name for the file as a hard link is, and checks all again."""
         node = self._node(path)
-        if backup is None or not isinstance(node, _File):
-            return None
-        self._make_folders(os.path.dirname(backup))
-        free, number = str(backup), 0
-        while self._node(free) is not None:
-            number += 1
-            free = f"{backup}.{number}"
-        self._put(free, node)
-        return free
+        if backup is not None and isinstance(node, _File):
+            made.extend(self._make_folders(os.path.dirname(backup)))
+            free, number = str(backup), 0
+            while self._node(free) is not None:
+                number += 1
+                free = f"{backup}.{number}"
+            self._put(free, node)
+            made.append(free)
+        guard()
+        self.between(path)
+        self._check(path, expect)
+
+    @contextlib.contextmanager
+    def _undone_on_failure(self) -> Iterator[Made]:
+        """Takes away again what was made, unless somebody else put something into it meanwhile."""
+        made: Made = []
+        try:
+            yield made
+        except BaseException:
+            for path in reversed(made):
+                node = self._node(path)
+                if node is not None and not (isinstance(node, _Folder) and node.names):
+                    self._take(path)
+            raise
 
     def _tell(self, path: str) -> None:
         for observer in list(self.observers):
