@@ -200,5 +200,6 @@ def _attention(attention: list[Attention], terminal: Terminal) -> list[str]:
     for one in attention:
         where = f"{clean(one['project'])}: " if one["project"] else ""
         out += terminal.paragraph(f"{where}{clean(one['text'])}", first="! ", indent="  ")
-        out += terminal.paragraph(clean(one["fix"]), first="  → ", indent="    ") if one["fix"] else []
+        # Whole, however long: a command with a line break in it cannot be copied.
+        out += [f"  → {clean(one['fix'])}"] if one["fix"] else []
     return out

@@ -126,9 +126,7 @@ def _what(settings: Settings, terminal: Terminal) -> list[str]:
     claude = ClaudeLocations.from_environment(os.environ, os.path.expanduser("~"))
     folders = survey(claude.projects)
     if not folders:
-        return [
-            f"There is nothing yet in {tilde(claude.projects)}; what Claude Code writes there will be taken in."
-        ]
+        return [f"There is nothing in {tilde(claude.projects)} yet; what is written there will be kept."]
     now = time.time()
     rows = [
         (clean(one.name), str(one.sessions), size(one.bytes), when(iso(one.newest), now, short=True))

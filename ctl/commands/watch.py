@@ -99,11 +99,12 @@ def _into_pipe() -> None:
 
 @contextlib.contextmanager
 def _alternate_screen() -> Iterator[None]:
-    sys.stdout.write("\x1b[?1049h\x1b[?25l")
+    # No cursor, and no automatic wrap: a line that is too long must not push the others away.
+    sys.stdout.write("\x1b[?1049h\x1b[?25l\x1b[?7l")
     try:
         yield
     finally:
-        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.write("\x1b[?7h\x1b[?25h\x1b[?1049l")
         sys.stdout.flush()
 
 

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import pytest
+
+from convergenced.control.answers import Status
+from ctl.render import Terminal, parse_time, width
+from ctl.verdict import exit_code, lines, verdict
+from tests.fakes.daemon import synced
+
+pytestmark = pytest.mark.usefixtures("utc")
+
+NOW = parse_time("2031-05-04T12:05:00Z") or 0.0
+
+
+def plain(columns: int) -> Terminal:
+    return Terminal(columns, colour=False, interactive=False)
+
+
+def change(shape: object, **changes: object) -> None:
+    """Sets keys of one of the answer's objects."""
+    cast("dict[str, object]", shape).update(changes)
+
+
+def project(status: Status, **changes: object) -> None:
+    """Changes the first project."""
+    change(status["projects"][0], **changes)
+
+
+def busy() -> Status:
+    """A status with one of everything."""
+    status = synced()
+    project(status, state="held", held={"sessions": 2, "pid": 4242, "reason": "Claude Code runs"})
+    other = synced()["projects"][0]
+    change(
+        other,
+        id="日本語のとても長い名前のプロジェクト",
+        root="/home/ann/clients/a-rather-long-folder-name/with/日本語/inside",
+        state="conflict",
+        sessions=1234,
+        bytes=987_654_321,
+        last_ingest=None,
+    )
+    status["projects"].append(other)
+    failing = synced()["peers"][0]
+    change(
+        failing,
+        name="nas",
+        url="ssh://ann@nas.local/~/context.git",
+        state="failing",
+        last_push=None,
+        error="Permission denied (publickey).",
+        failing_since="2031-05-04T11:02:00Z",
+    )
+    status["peers"].append(failing)
+    status["available"] = [{"id": "thesis", "machines": ["laptop"]}]
+    status["attention"] = [
+        {
+            "kind": "conflict",
+            "project": "proj",
+            "text": "memory/notes.md was changed on desktop and on laptop in the same place",
+            "fix": "convergencectl conflict resolve memory/notes.md --take both",
+        }
+    ]
+    return status
+
+
+def test_all_synced() -> None:
+    assert verdict(synced(), NOW) == "all synced"
+    assert exit_code(synced()) == 0
+
+
+def test_without_a_peer_it_is_not_called_synced() -> None:
+    status = synced()
+    status["peers"] = []
+    assert verdict(status, NOW).startswith("all committed here; no peer yet")
+    assert exit_code(status) == 0
+
+
+def test_before_the_first_exchange_it_is_not_called_synced() -> None:
+    status = synced()
+    status["peers"][0]["state"] = "untried"
+    assert "first exchange is still to come" in verdict(status, NOW)
+
+
+def test_without_projects_there_is_nothing_to_sync() -> None:
+    status = synced()
+    status["projects"] = []
+    assert verdict(status, NOW).startswith("nothing to sync yet")
+
+
+def test_held_work_names_the_process_that_holds_it() -> None:
+    status = synced()
+    project(status, state="held", held={"sessions": 2, "pid": 4242, "reason": "?"})
+    assert verdict(status, NOW) == "2 sessions held: Claude Code runs in ~/src/proj (pid 4242)"
+    assert exit_code(status) == 0
+
+
+def test_held_work_without_a_known_process_says_why() -> None:
+    status = synced()
+    project(
+        status,
+        state="held",
+        held={"sessions": 1, "pid": None, "reason": "a Claude Code cannot be told apart"},
+    )
+    assert verdict(status, NOW) == "1 session held: a Claude Code cannot be told apart"
+
+
+def test_a_failing_peer_is_named_with_its_beginning_and_its_reason() -> None:
+    status = synced()
+    change(
+        status["peers"][0], state="failing", error="no route to host", failing_since="2031-05-04T11:02:00Z"
+    )
+    assert verdict(status, NOW) == "exchange with hub fails since 11:02: no route to host"
+
+
+@pytest.mark.parametrize(
+    ("until", "said"), [("2031-05-04T16:00:00Z", "paused until 16:00"), (None, "paused until `")]
+)
+def test_a_pause_says_until_when(until: str | None, said: str) -> None:
+    status = synced()
+    change(status["daemon"], state="paused", paused_until=until)
+    assert verdict(status, NOW).startswith(said)
+    assert exit_code(status) == 0
+
+
+def test_a_paused_project_is_counted() -> None:
+    status = synced()
+    project(status, state="paused", paused_until="2031-05-04T16:00:00Z")
+    assert verdict(status, NOW) == "1 project paused"
+    assert "paused until 16:00" in "\n".join(lines(status, plain(100), NOW))
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("pending", "to commit"), ("ahead", "to send"), ("behind", "to fetch")]
+)
+def test_what_is_under_way_is_said(state: str, said: str) -> None:
+    status = synced()
+    project(status, state=state, ahead=3, behind=3)
+    assert verdict(status, NOW) == f"syncing: 1 project {said}"
+    assert exit_code(status) == 0
+
+
+@pytest.mark.parametrize("state", ["degraded", "halted"])
+def test_a_daemon_that_is_not_whole_comes_first_and_exits_6(state: str) -> None:
+    status = busy()
+    change(status["daemon"], state=state, reasons=["the watch limit is reached"])
+    assert verdict(status, NOW).startswith(f"{state}: the watch limit is reached")
+    assert exit_code(status) == 6
+
+
+def test_what_needs_a_person_exits_5() -> None:
+    assert exit_code(busy()) == 5
+    for state in ("conflict", "quarantined"):
+        status = synced()
+        project(status, state=state)
+        assert exit_code(status) == 5
+        assert verdict(status, NOW) == "1 thing needs you"
+
+
+def test_without_a_daemon_the_store_alone_is_no_failure() -> None:
+    status = synced()
+    status["daemon"] = {"pid": None, "version": None, "uptime_s": 0, "state": "halted", "reasons": []}
+    assert exit_code(status) == 0
+    assert verdict(status, NOW) == "no daemon runs"
+
+
+AT_100 = """\
+1 thing needs you; 2 sessions held: Claude Code runs in ~/src/proj (pid 4242); exchange with nas
+fails since 11:02: Permission denied (publickey).
+
+PROJECT                               STATE     SESSIONS    SIZE  CHANGED           ROOT
+proj                                  held            12  3.4 MB  11:57, 8 min ago  ~/src/proj
+日本語のとても長い名前のプロジェクト  conflict      1234  988 MB  never             ~/cli…語/inside
+
+PEER  STATE    FETCHED           PUSHED            URL
+hub   ok       12:00, 5 min ago  11:58, 7 min ago  git@example.com:ann/context.git
+nas   failing  12:00, 5 min ago  never             ssh://ann@nas.local/~/context.git
+
+1 project of your other machines can be joined (convergencectl join PATH --id ID): thesis
+
+! proj: memory/notes.md was changed on desktop and on laptop in the same place
+  → convergencectl conflict resolve memory/notes.md --take both
+"""
+
+AT_60 = """\
+1 thing needs you; 2 sessions held: Claude Code runs in
+~/src/proj (pid 4242); exchange with nas fails since 11:02:
+Permission denied (publickey).
+
+PROJECT                STATE     SESSIONS    SIZE  CHANGED
+proj                   held            12  3.4 MB  8 min ago
+日本語のとても長い名…  conflict      1234  988 MB  never
+
+PEER  STATE    FETCHED    PUSHED     URL
+hub   ok       5 min ago  7 min ago  git@exa…ann/context.git
+nas   failing  5 min ago  never      ssh://a…l/~/context.git
+
+1 project of your other machines can be joined
+(convergencectl join PATH --id ID): thesis
+
+! proj: memory/notes.md was changed on desktop and on laptop
+  in the same place
+  → convergencectl conflict resolve memory/notes.md --take both
+"""
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(100, AT_100), (60, AT_60)])
+def test_everything_at_once(columns: int, expected: str) -> None:
+    assert "\n".join(lines(busy(), plain(columns), NOW)) + "\n" == expected
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
+def test_no_line_but_a_command_is_wider_than_the_terminal(columns: int) -> None:
+    shown = lines(busy(), plain(columns), NOW)
+    commands = [line for line in shown if line.startswith("  → ")]
+    assert all(width(line) <= columns for line in shown if line not in commands)
+    assert commands == ["  → convergencectl conflict resolve memory/notes.md --take both"]
+
+
+def test_colour_changes_nothing_but_colour() -> None:
+    coloured = lines(busy(), Terminal(100, colour=True, interactive=True), NOW)
+    assert any("\x1b[" in line for line in coloured)
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == lines(busy(), plain(100), NOW)
+
+
+def test_a_hostile_name_cannot_move_the_cursor() -> None:
+    status = busy()
+    project(status, id="\x1b[2Jevil", root="/home/\x1b]0;x\x07")
+    status["peers"][1]["error"] = "\x1b[31mred\nnext"
+    status["attention"][0]["text"] = "\x9b31m"
+    text = "".join(lines(status, plain(100), NOW))
+    assert not {"\x1b", "\x07", "\x9b", "\n"} & set(text)
