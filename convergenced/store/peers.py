@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 
 import pygit2
 
-from convergenced.errors import UsageError
+from convergenced.errors import PeerRefusedError, UsageError
 from convergenced.model import LocalPath
 from convergenced.ports import Peer
-from convergenced.store.refusals import Place, is_behind, refused
+from convergenced.store.refusals import Place, is_behind
 from convergenced.store.transport_git import GitPeer, Timeouts
 from convergenced.store.transport_libgit2 import Libgit2Peer
 from convergenced.store.transport_path import PathPeer
@@ -61,7 +61,7 @@ def open_peer(
     if program is not None:
         return GitPeer(place, store_path, program=program, environ=environ, timeouts=timeouts)
     if transport == "git":
-        raise refused(place, "there is no git program on the PATH", "install git, or let transport be auto")
+        raise PeerRefusedError("there is no git program on the PATH", "install git, or let transport be auto")
     if path:
         return PathPeer(place, store_path)
     return Libgit2Peer(place, store_path, environ=environ, connect=timeouts.connect, silence=timeouts.stall)

@@ -66,7 +66,7 @@ def _means(pattern: str, words: str, hint: str, *, refused: bool, one_ref: bool 
     return _Meaning(re.compile(pattern, re.IGNORECASE), words, hint, refused, one_ref)
 
 
-_LATER = "it is tried again by itself; check the network if this stays"
+LATER = "it is tried again by itself; check the network if this stays"
 _MAKE = "check the path; a new hub is made there with: git init --bare {quoted}"
 _ACCESS = "check that the repository exists and that this user may write to it"
 
@@ -92,17 +92,17 @@ _MEANINGS = (
         "check the spelling of the URL and the network",
         refused=False,
     ),
-    _means(r"connection refused", "nothing answers at {host}", _LATER, refused=False),
+    _means(r"connection refused", "nothing answers at {host}", LATER, refused=False),
     _means(
         r"timed out|timeout|operation too slow",
         "{host} did not answer in time",
-        _LATER,
+        LATER,
         refused=False,
     ),
     _means(
         r"no route to host|network is unreachable|network is down|couldn't connect|failed to connect",
         "{host} cannot be reached",
-        _LATER,
+        LATER,
         refused=False,
     ),
     _means(
@@ -210,7 +210,7 @@ _MEANINGS = (
         r"disconnect|rpc failed|empty reply|unexpected eof|eof|failed to report status|"
         r"returned error: (5\d\d|429)|status code: (5\d\d|429)",
         "{host} broke off ({said})",
-        _LATER,
+        LATER,
         refused=False,
     ),
 )
@@ -224,25 +224,15 @@ def explain(said: str, place: Place) -> Explained:
         if meaning.pattern.search(said):
             return _explained(meaning, place, line)
     words = f"the exchange with {place.shown} failed ({line or 'without a word'})"
-    return Explained(PeerUnreachableError(f"peer {place.name}: {words}", _LATER))
+    return Explained(PeerUnreachableError(words, LATER))
 
 
 _MAX_READ = 64 * 1024
 
 
-def refused(place: Place, words: str, hint: str) -> PeerRefusedError:
-    """A refusal that was found out here, in the same form as an explained one."""
-    return PeerRefusedError(f"peer {place.name}: {words}", hint)
-
-
-def unreachable(place: Place, words: str, hint: str = _LATER) -> PeerUnreachableError:
-    """A failure that may pass, in the same form as an explained one."""
-    return PeerUnreachableError(f"peer {place.name}: {words}", hint)
-
-
 def stopped(place: Place) -> PeerUnreachableError:
     """The exchange was ended from here, by `close`."""
-    return unreachable(place, "the exchange was broken off because the daemon stops", "")
+    return PeerUnreachableError(f"the exchange with {place.name} was broken off because the daemon stops")
 
 
 def joined(failures: Sequence[PeerError]) -> PeerError:
@@ -266,7 +256,7 @@ def no_such_remote_branch(place: Place, ref: str) -> PeerRefusedError:
 
 def not_a_repository(place: Place) -> PeerRefusedError:
     """The path of a peer on this machine is not there, or is something else."""
-    return refused(place, f"{place.shown} is not a git repository", _MAKE.format(quoted=_quoted(place)))
+    return PeerRefusedError(f"{place.shown} is not a git repository", _MAKE.format(quoted=_quoted(place)))
 
 
 _MOVED = re.compile(
@@ -304,7 +294,7 @@ def _explained(meaning: _Meaning, place: Place, line: str) -> Explained:
         "quoted": _quoted(place),
         "said": line,
     }
-    summary = f"peer {place.name}: {meaning.words.format(**facts)}"
+    summary = meaning.words.format(**facts)
     hint = meaning.hint.format(**facts)
     error = PeerRefusedError(summary, hint) if meaning.refused else PeerUnreachableError(summary, hint)
     return Explained(error, meaning.one_ref)

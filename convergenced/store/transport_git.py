@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from convergenced.errors import PeerError
+from convergenced.errors import PeerError, PeerRefusedError, PeerUnreachableError
 from convergenced.model import LocalPath, Oid
 from convergenced.store.handles import store_handle, tip
 from convergenced.store.program import Limits, Outcome, Programs
 from convergenced.store.refnames import is_branch, is_oid, is_ref_name
 from convergenced.store.refusals import (
+    LATER,
     NO_SUCH_BRANCH,
     NOT_CONFIRMED,
     Place,
@@ -26,10 +27,8 @@ from convergenced.store.refusals import (
     explain,
     joined,
     push_reason,
-    refused,
     stopped,
     summary_line,
-    unreachable,
 )
 from convergenced.urls import UrlKind
 
@@ -118,7 +117,7 @@ class GitPeer:
         pairs = list(wanted.items())
         for remote, tracking in pairs:
             if not is_branch(remote) or not is_ref_name(tracking):
-                raise refused(self._place, f"{remote!r} is no branch that can be fetched", "")
+                raise PeerRefusedError(f"{remote!r} is no branch that can be fetched", "")
         failures: list[PeerError] = []
         for start in range(0, len(pairs), REFS_A_CALL):
             failures += self._fetch_some(pairs[start : start + REFS_A_CALL])
@@ -191,10 +190,10 @@ class GitPeer:
             case "overall" | "stall":
                 seconds = limits.overall if outcome.end == "overall" else limits.stall
                 how = "was not done after" if outcome.end == "overall" else "gave no sign of life for"
-                raise unreachable(self._place, f"{self._place.shown} {how} {seconds:g} s, broken off")
+                raise PeerUnreachableError(f"{self._place.shown} {how} {seconds:g} s, broken off", LATER)
             case "flood":
                 words = f"{self._place.shown} lists more branches than can be read"
-                raise refused(self._place, words, "use a repository that is for convergence alone")
+                raise PeerRefusedError(words, "use a repository that is for convergence alone")
             case "closed":
                 raise stopped(self._place)
 
@@ -207,9 +206,7 @@ class GitPeer:
             return self._programs.run(argv, environ=environ, limits=limits)
         except OSError as error:
             words = f"the git program cannot be started ({error.strerror})"
-            raise refused(
-                self._place, words, 'install git, or set [exchange] transport = "libgit2"'
-            ) from error
+            raise PeerRefusedError(words, 'install git, or set [exchange] transport = "libgit2"') from error
 
     def _ssh(self, limits: Limits) -> dict[str, str]:
         """The user's own ssh command, made unable to ask and unwilling to wait for ever."""

@@ -8,6 +8,7 @@ a branch counts as pushed only if the peer said so for that branch.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 import pygit2
 from pygit2.enums import CredentialType
 
-from convergenced.errors import PeerError
+from convergenced.errors import PeerError, PeerRefusedError
 from convergenced.model import LocalPath, Oid
 from convergenced.store.handles import GIT_FAILURES, store_handle, tip
 from convergenced.store.refnames import is_branch, is_oid, is_ref_name
@@ -24,21 +25,21 @@ from convergenced.store.refusals import (
     NO_SUCH_BRANCH,
     NOT_CONFIRMED,
     Place,
+    about_ref,
     explain,
     joined,
     no_such_remote_branch,
     push_reason,
-    refused,
     stopped,
-    unreachable,
 )
+from convergenced.store.transfer import copy_history
 from convergenced.urls import UrlKind
 
 KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
 """Keys in ~/.ssh that are offered, in this order, after those of the agent."""
 
-_fetching = threading.Lock()
-"""libgit2 writes FETCH_HEAD on every fetch, under a lock file that a second fetch fails on."""
+_ARRIVED = "refs/arrived/"
+_HERE = "refs/here/"
 
 
 class Libgit2Peer:
@@ -53,14 +54,13 @@ class Libgit2Peer:
         self._place = place
         self._store = store
         self._environ = dict(environ)
-        self._silence = silence
         self._stopping = threading.Event()
         pygit2.settings.server_connect_timeout = max(1, round(connect * 1000))
         pygit2.settings.server_timeout = max(1, round(silence * 1000))
 
     def list(self) -> dict[str, Oid]:
         """All branches of the peer and their tips: one round trip."""
-        with self._remote() as (_, remote, callbacks):
+        with self._remote(store_handle(self._store)) as (remote, callbacks):
             heads = remote.list_heads(callbacks=callbacks, proxy=True)
             found = {head.name: str(head.oid) for head in heads if head.name is not None}
         return {ref: Oid(oid) for ref, oid in found.items() if is_branch(ref) and is_oid(oid)}
@@ -72,20 +72,14 @@ class Libgit2Peer:
         """
         for remote_ref, tracking in wanted.items():
             if not is_branch(remote_ref) or not is_ref_name(tracking):
-                raise refused(self._place, f"{remote_ref!r} is no branch that can be fetched", "")
+                raise PeerRefusedError(f"{remote_ref!r} is no branch that can be fetched", "")
         there = self.list()  # libgit2 passes over an absent branch in silence
         failures: list[PeerError] = [
             no_such_remote_branch(self._place, ref) for ref in wanted if ref not in there
         ]
-        specs = [f"+{ref}:{tracking}" for ref, tracking in wanted.items() if ref in there]
-        if specs:
-            if not _fetching.acquire(timeout=self._silence):
-                raise unreachable(self._place, "another fetch did not end in time")
-            try:
-                with self._remote() as (_, remote, callbacks):
-                    remote.fetch(specs, callbacks=callbacks, proxy=True)
-            finally:
-                _fetching.release()
+        present = {ref: tracking for ref, tracking in wanted.items() if ref in there}
+        if present:
+            failures += self._take_over(present)
         if failures:
             raise joined(failures)
 
@@ -93,10 +87,11 @@ class Libgit2Peer:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""
         there = self.list()
         answer: dict[str, str | None] = {}
-        with self._remote() as (repository, remote, callbacks):
+        store = store_handle(self._store)
+        with self._remote(store) as (remote, callbacks):
             offered = []
             for ref in refs:
-                answer[ref] = _known_answer(repository, ref, there.get(ref))
+                answer[ref] = _known_answer(store, ref, there.get(ref))
                 if answer[ref] == NOT_CONFIRMED:
                     offered.append(ref)
             if offered:
@@ -110,17 +105,51 @@ class Libgit2Peer:
         """Breaks off what runs, for good: later calls raise `PeerUnreachableError`."""
         self._stopping.set()
 
+    def _take_over(self, wanted: Mapping[str, str]) -> Sequence[PeerError]:
+        """Downloads into a repository of its own, from which only what is sound is copied.
+
+        libgit2 looks at nothing it downloads, and lets two fetches into one repository fail on the
+        lock of FETCH_HEAD.
+        """
+        failures: list[PeerError] = []
+        store = store_handle(self._store)
+        with tempfile.TemporaryDirectory(prefix="convergence-") as folder:
+            annex = _annex(folder, store, wanted)
+            with self._remote(annex) as (remote, callbacks):
+                specs = [f"+{ref}:{_ARRIVED}{number}" for number, ref in enumerate(wanted)]
+                remote.fetch(specs, callbacks=callbacks, proxy=True)
+            for number, (ref, tracking) in enumerate(wanted.items()):
+                arrived = tip(annex, f"{_ARRIVED}{number}")
+                if arrived is None:
+                    failures.append(no_such_remote_branch(self._place, ref))
+                    continue
+                try:
+                    copy_history(annex, store, arrived, callbacks.check)
+                    store.references.create(tracking, arrived, force=True)
+                except GIT_FAILURES as error:
+                    failures.append(about_ref(explain(str(error), self._place).error, ref))
+        return failures
+
     @contextmanager
-    def _remote(self) -> Iterator[tuple[pygit2.Repository, pygit2.Remote, _Callbacks]]:
+    def _remote(self, repository: pygit2.Repository) -> Iterator[tuple[pygit2.Remote, _Callbacks]]:
         if self._stopping.is_set():
             raise stopped(self._place)
         callbacks = _Callbacks(self._place, self._environ, self._stopping)
-        repository = store_handle(self._store)
         try:
-            remote = repository.remotes.create_anonymous(self._place.url.bare or self._place.url.text)
-            yield repository, remote, callbacks
+            yield repository.remotes.create_anonymous(self._place.url.bare or self._place.url.text), callbacks
         except GIT_FAILURES as error:
             raise explain(str(error), self._place).error from error
+
+
+def _annex(folder: str, store: pygit2.Repository, wanted: Mapping[str, str]) -> pygit2.Repository:
+    """A new repository that can read the store's objects and says so to the peer."""
+    annex = pygit2.init_repository(folder, bare=True)
+    annex.odb.add_disk_alternate(os.path.join(store.path, "objects"))
+    for number, ref in enumerate([*wanted, *wanted.values()]):
+        here = tip(store, ref)
+        if here is not None:
+            annex.references.create(f"{_HERE}{number}", here)
+    return annex
 
 
 def _known_answer(repository: pygit2.Repository, ref: str, there: Oid | None) -> str | None:
@@ -170,13 +199,14 @@ class _Callbacks(pygit2.RemoteCallbacks):
 
     def transfer_progress(self, stats: object) -> None:
         """Ends a download once the daemon stops."""
-        self._check()
+        self.check()
 
     def push_transfer_progress(self, objects_pushed: int, total_objects: int, bytes_pushed: int) -> None:
         """Ends an upload once the daemon stops."""
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises once the daemon stops."""
         if self._stopping.is_set():
             raise stopped(self._place)
 

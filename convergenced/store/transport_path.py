@@ -1,20 +1,17 @@
 """A peer that is a folder of this machine: two repositories side by side, in this process.
 
-Owns the copying of history from one repository to another. Promises: an object is written after
-everything it names, under the id that its bytes really have, so that a repository holds whole
-histories at every moment; a ref of the peer moves only by compare-and-swap and only to a
-descendant, however many machines push at once. libgit2's own local push would overwrite what came
-between, and knows no repository with a work tree.
+Owns the moving of such a peer's refs. Promise: a ref of the peer moves only by compare-and-swap and
+only to a descendant, however many machines push at once. libgit2's own local push would overwrite
+what came between, and knows no repository with a work tree.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pygit2
-from pygit2.enums import FileMode, ObjectType
 
 from convergenced.errors import PeerError, PeerRefusedError
 from convergenced.model import LocalPath, Oid
@@ -31,12 +28,10 @@ from convergenced.store.refusals import (
     no_such_remote_branch,
     not_a_repository,
     push_reason,
-    refused,
     stopped,
 )
+from convergenced.store.transfer import copy_history
 
-MAX_OBJECT = 1 << 30
-"""Bytes in one object; a larger one is not read into memory."""
 LOCK_TRIES = 20
 LOCK_PAUSE = 0.02
 """Another writer's lock on a ref is waited for this often, this long each (seconds)."""
@@ -70,7 +65,7 @@ class PathPeer:
         failures: list[PeerError] = []
         for remote, tracking in wanted.items():
             if not is_branch(remote) or not is_ref_name(tracking):
-                raise refused(self._place, f"{remote!r} is no branch that can be fetched", "")
+                raise PeerRefusedError(f"{remote!r} is no branch that can be fetched", "")
             try:
                 self._fetch_one(peer, store, remote, tracking)
             except PeerRefusedError as error:
@@ -152,56 +147,6 @@ class PathPeer:
             failure = explain(str(error), self._place).error
             missing = "HEAD" not in names and ".git" not in names
             raise (not_a_repository(self._place) if missing else failure) from error
-
-
-def copy_history(
-    source: pygit2.Repository, target: pygit2.Repository, tip: pygit2.Oid, check: Callable[[], None]
-) -> None:
-    """Copies `tip` and what it reaches into `target`, the named before the naming.
-
-    What `target` has is taken to be whole. `check` is called between objects and may raise to
-    break off. Raises what pygit2 raises for an object that is absent or damaged.
-    """
-    pending = [(tip, ObjectType.COMMIT, False)]
-    while pending:
-        check()
-        oid, kind, ready = pending.pop()
-        if oid in target:
-            continue
-        if ready or kind is ObjectType.BLOB:
-            _copy_object(source, target, oid, kind)
-            continue
-        pending.append((oid, kind, True))
-        pending += [(child, child_kind, False) for child, child_kind in _children(source, oid, kind)]
-
-
-def _children(
-    source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectType
-) -> Sequence[tuple[pygit2.Oid, ObjectType]]:
-    thing: object = source[oid]
-    if kind is ObjectType.COMMIT and isinstance(thing, pygit2.Commit):
-        parents = [(parent, ObjectType.COMMIT) for parent in thing.parent_ids]
-        return [(thing.tree_id, ObjectType.TREE), *parents]
-    if kind is ObjectType.TREE and isinstance(thing, pygit2.Tree):
-        return [
-            (entry.id, ObjectType.TREE if entry.filemode == FileMode.TREE else ObjectType.BLOB)
-            for entry in thing
-            if entry.filemode != FileMode.COMMIT  # a submodule's commit lies elsewhere
-        ]
-    raise ValueError(f"object {oid} is damaged: it is not the {kind.name.lower()} it is named as")
-
-
-def _copy_object(
-    source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, kind: ObjectType
-) -> None:
-    _, size = source.odb.read_header(oid)
-    if size > MAX_OBJECT:
-        raise ValueError(f"not allowed: object {oid} has {size} bytes")
-    found, data = source.odb.read(oid)
-    if ObjectType(found) is not kind:
-        raise ValueError(f"object {oid} is damaged: it is not the {kind.name.lower()} it is named as")
-    if target.odb.write(kind, data) != oid:
-        raise ValueError(f"object {oid} is damaged: its bytes have another name")
 
 
 def _move(repository: pygit2.Repository, ref: str, old: pygit2.Oid | None, new: pygit2.Oid) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -49,12 +50,14 @@ KINDS = (
     "git on file url",
     "git over ssh",
     "git over https",
-    "libgit2 over ssh",
-    "libgit2 over https",
 )
+WITHOUT_GIT = ("libgit2 over ssh", "libgit2 over https")
+"""The way of machines without the git program: the whole contract only in the deep profile."""
+
+DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS + WITHOUT_GIT if DEEP else KINDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     made = _memory_world() if request.param == "memory" else _git_world(request, tmp_path)
     yield made
@@ -297,6 +300,23 @@ def test_of_many_machines_that_push_at_once_exactly_one_gets_through(
     (winner,) = [number for number, reason in answers.items() if reason is None]
     assert world.hub.refs(X) == {X: tips[winner]}
     assert all(is_behind(reason) for reason in answers.values() if reason is not None)
+
+
+@pytest.mark.parametrize("world", WITHOUT_GIT, indirect=True)
+def test_without_the_git_program_work_goes_to_and_fro_all_the_same(world: World) -> None:
+    store, peer = world.machine()
+    theirs = write(world.hub, X, "theirs")
+    write(store, X, "ours")
+    y = write(store, Y, "of y")
+    answer = peer.push([X, Y])
+    assert answer[Y] is None
+    assert is_behind(answer[X] or "")
+    with pytest.raises(PeerRefusedError, match="project/gone"):
+        peer.fetch({X: TRACK_X, "refs/heads/project/gone": "refs/convergence/hub/gone"})
+    assert text_at(store, store.refs(TRACK_X)[TRACK_X]) == "theirs"
+    merged = write(store, X, "both", theirs)
+    assert peer.push([X]) == {X: None}
+    assert peer.list() == {X: merged, Y: y}
 
 
 def test_a_closed_peer_does_nothing_any_more(world: World) -> None:
