@@ -115,7 +115,8 @@ class State:
         """The notes of one context folder, by path relative to it."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT path, device, inode, size, mtime_ns, consumed, window, oid FROM file WHERE folder = ?",
+                "SELECT path, device, inode, size, mtime_ns, consumed, window, oid FROM file"
+                " WHERE folder = ?",
                 (folder,),
             ).fetchall()
         return {_path(row[0]): FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7])) for row in rows}

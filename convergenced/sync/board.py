@@ -209,6 +209,19 @@ class Board:
             return "ahead"
         return "pending" if missing else "synced"
 
+    def summary(self) -> str:
+        """One line for the service manager."""
+        if self.halted is not None:
+            return f"halted: {self.halted}"
+        if ALL in self.pauses:
+            return "paused"
+        waiting = sum(1 for project in self.projects() if self.missing(project))
+        return (
+            f"{len(self.projects())} projects, {waiting} not in step"
+            if waiting
+            else f"{len(self.projects())} projects in step"
+        )
+
     def attention(self) -> list[Attention]:
         """What a person should look at, the gravest first."""
         found = []

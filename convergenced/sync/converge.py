@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convergenced.merge.conflict import has_conflict
 from convergenced.merge.layout import read_project
-from convergenced.merge.memory import has_conflict
 from convergenced.model import Oid
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize

@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from convergenced.errors import ConvergenceError
@@ -30,6 +31,7 @@ from convergenced.sync.identity import Identity
 from convergenced.sync.joining import join_offered, rename_project
 from convergenced.sync.localize import holder_of
 from convergenced.sync.plan import PUSH_DELAY, Pace, peer_delay, replica_due, retry_delay
+from convergenced.sync.preview import preview
 from convergenced.sync.replica import Parts
 from convergenced.sync.survey import Scope, Survey, survey
 from convergenced.sync.tips import ref_of
@@ -595,6 +597,36 @@ class Engine:
                     self._distances = {key: ahead_behind(self._parts.store, tip, tracked)}
                 ahead, behind = max(ahead, self._distances[key][0]), max(behind, self._distances[key][1])
         return Distance(ahead, behind)
+
+    @property
+    def checkouts(self) -> Checkouts:
+        """Which code lies where, for requests that are answered by workers."""
+        return self._s.checkouts
+
+    def peer_openers(self) -> dict[str, Callable[[], Peer]]:
+        """A way to each peer, for requests that are answered by workers."""
+        return {peer.name: partial(self._s.open_peer, peer) for peer in self._settings.peers}
+
+    def background(
+        self, job: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
+    ) -> None:
+        """Has a request's blocking work done by a worker; both answers come in the control thread."""
+        self._submit("request", job, done, failed)
+
+    def preview(
+        self, projects: Iterable[str] | None, answer: Callable[[list[tuple[str, str]]], None]
+    ) -> None:
+        """Calls `answer` with lines of (project, what a sync would do)."""
+        wanted = None if projects is None else set(projects)
+        states = self.board.replicas.values()
+        replicas = [one.replica for one in states if wanted is None or one.replica.project in wanted]
+        tracked, peers = dict(self.board.tracked), list(self.board.peers)
+        whole_machine = self._settings.localize.hold == "machine"
+        self.background(
+            lambda: preview(self._parts, replicas, tracked, peers, whole_machine=whole_machine),
+            answer,
+            lambda error: answer([("", f"cannot tell: {error}")]),
+        )
 
     def unsynced(self, projects: Iterable[ProjectId] | None, since: float) -> list[Missing]:
         """What is not in step, looking only at what was looked at after `since`."""

@@ -34,10 +34,11 @@ from convergenced.merge.roster import (
     parse_machine,
     parse_roster,
 )
+from convergenced.merge.session import write_flat
 from convergenced.model import Commit, Content, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import MergeOutcome
 from convergenced.sync.identity import FOLDERS, folders_of
-from convergenced.sync.replica import Parts, Replica, replica_ref
+from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MAX_FILE_BYTES, MEMORY, Scan, content_of, scan_folder
 from convergenced.sync.tips import advance, ref_of, tip_of
 from convergenced.sync.transcripts import take_transcript
@@ -180,20 +181,21 @@ class _Ingest:
             with _setting_aside(self._report, path):
                 mine = sessions.get(sid, SessionTree())
                 theirs = tip.sessions.get(sid, SessionTree())
-                oid = self._transcript(path, snapshot, mine.transcript, theirs.transcript)
-                if oid is not None and mine.transcript != oid:
-                    sessions[sid] = replace(mine, transcript=oid)
+                former = lineage_of(self._store, sid, mine)
+                oid = self._transcript(path, snapshot, former, lineage_of(self._store, sid, theirs))
+                if oid is not None and former != oid:
+                    sessions[sid] = self._laid_out(mine, oid)
                     self._changes.sessions.add(sid)
         by_session: dict[SessionId, list[str]] = {}
         for path in scan.attached:
             by_session.setdefault(SessionId(path.partition("/")[0]), []).append(path)
         for sid, paths in by_session.items():
-            mine = sessions.get(sid) or SessionTree()
-            theirs = tip.sessions.get(sid)
-            if all(self._is_noted(path, scan.attached[path]) for path in paths) and mine.folder is not None:
+            held = sessions.get(sid, SessionTree())
+            tip_held = tip.sessions.get(sid, SessionTree())
+            if all(self._is_noted(path, scan.attached[path]) for path in paths) and held.folder is not None:
                 continue
-            known = self._folder(sid, mine.folder)
-            tip_known = self._folder(sid, theirs.folder) if theirs else {}
+            known = self._folder(sid, held.folder)
+            tip_known = self._folder(sid, tip_held.folder)
             for path in paths:
                 with _setting_aside(self._report, path):
                     name = path.partition("/")[2]
@@ -204,8 +206,13 @@ class _Ingest:
                         known[name] = oid
                         self._changes.sessions.add(sid)
             if known:
-                sessions[sid] = replace(mine, folder=write_folder(self._store, known))
+                sessions[sid] = replace(held, folder=write_folder(self._store, known))
         return replace(base, sessions=sessions)
+
+    def _laid_out(self, session: SessionTree, transcript: Oid) -> SessionTree:
+        if self._policy.layout == "flat":
+            return replace(session, transcript=None, flat=write_flat(self._store, transcript))
+        return replace(session, transcript=transcript, flat=None)
 
     def _folder(self, sid: SessionId, folder: Oid | None) -> dict[str, Oid]:
         return read_folder(self._store, folder, f"context/{sid}")[0]

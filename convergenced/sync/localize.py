@@ -21,9 +21,8 @@ from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder, read_project
 from convergenced.merge.roster import Policy
 from convergenced.merge.segments import read_transcript
-from convergenced.merge.session import contains, merge_session
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
-from convergenced.sync.replica import Parts, Replica, replica_ref
+from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, content_of, scan_folder
 from convergenced.sync.tips import ref_of, tip_of
 from convergenced.sync.transcripts import tail_window
@@ -162,11 +161,12 @@ class _Localize:
                 continue
             group = _Group(f"{sid}.jsonl")
             group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), attached))
-            if session.transcript is not None:
+            lineage = lineage_of(self._store, sid, session)
+            if lineage is not None:
                 path = f"{sid}.jsonl"
                 note = self._notes.get(path)
-                if note is None or note.oid != session.transcript:
-                    group.actions.append(_Write(path, session.transcript, True, sid not in here))
+                if note is None or note.oid != lineage:
+                    group.actions.append(_Write(path, lineage, True, sid not in here))
             if group.actions:
                 groups.append(group)
         # New sessions first: a fork must be in place before its lineage leaves the old file.
@@ -230,17 +230,13 @@ class _Localize:
 
         That is so exactly where merging them in once more would add nothing.
         """
-        if contains(self._store, action.oid, note.oid):
-            return
         sid = SessionId(action.path.removesuffix(TRANSCRIPT_SUFFIX))
-        for name, oid in merge_session(self._store, sid, action.oid, note.oid).items():
-            lineage = tree.sessions.get(name)
-            if (
-                lineage is None
-                or lineage.transcript is None
-                or not contains(self._store, lineage.transcript, oid)
-            ):
-                raise FileChangedError(f"{action.path} holds records that the store does not have yet")
+        if absorb(self._store, self._lineages(tree), [(sid, note.oid)]).changed:
+            raise FileChangedError(f"{action.path} holds records that the store does not have yet")
+
+    def _lineages(self, tree: ProjectTree) -> dict[SessionId, Oid]:
+        found = {sid: lineage_of(self._store, sid, session) for sid, session in tree.sessions.items()}
+        return {sid: oid for sid, oid in found.items() if oid is not None}
 
     def _guard(self) -> None:
         holder = holder_of(self._parts, self._replica, self._whole_machine)

@@ -13,8 +13,10 @@ from posixpath import join
 
 from convergenced.canon.rewrite import Rewriter
 from convergenced.machine.state import State
-from convergenced.model import Anchors, Author, LocalPath, MachineId, Os, ProjectId
-from convergenced.ports import Clock, Files, Processes, Store
+from convergenced.merge.layout import SessionTree
+from convergenced.merge.session import transcripts_of
+from convergenced.model import Anchors, Author, LocalPath, MachineId, Oid, Os, ProjectId, SessionId
+from convergenced.ports import Clock, Files, Objects, Processes, Store
 from convergenced.store.branch import local_ref
 
 
@@ -28,7 +30,7 @@ class Machine:
     home: LocalPath
     projects_dir: LocalPath
     backups_dir: LocalPath
-    cleanup_days: int
+    cleanup_days: float
     version: str
 
     @property
@@ -91,3 +93,10 @@ def replica_ref(replica: Replica) -> str:
     """
     digest = hashlib.sha256(replica.folder.encode("utf-8", "surrogateescape")).hexdigest()
     return local_ref(replica.project, digest[:16])
+
+
+def lineage_of(objects: Objects, sid: SessionId, session: SessionTree) -> Oid | None:
+    """The session's transcript as a tree of segments, whatever layout it has on the branch."""
+    if session.flat is None:
+        return session.transcript
+    return transcripts_of(objects, sid, session).get(sid)

@@ -14,7 +14,7 @@ from posixpath import join
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.canon.transcript import find_project_root, scan_cwds
-from convergenced.errors import ConvergenceError, UsageError
+from convergenced.errors import ConvergenceError
 from convergenced.machine.state import ReplicaNote
 from convergenced.merge.layout import read_project
 from convergenced.model import Checkout, Kind, LocalPath, ProjectId, Refusal
@@ -23,9 +23,9 @@ from convergenced.store.branch import PROJECTS
 from convergenced.sync.identity import (
     Identity,
     distinct_name,
+    folders_of,
     identity_of_checkout,
     identity_of_project,
-    folders_of,
     machine_cards,
     name_for,
 )
@@ -63,29 +63,9 @@ def survey(parts: Parts, checkouts: Checkouts, scope: Scope) -> Survey:
     return _Surveyor(parts, checkouts, scope).run()
 
 
-def take_part(
-    parts: Parts, checkouts: Checkouts, path: LocalPath, project: ProjectId | None, *, by_hand: bool
-) -> ReplicaNote:
-    """Makes the folder of a checkout take part in a project, and remembers it.
-
-    Without `project`, the id is found as for a folder that was discovered. Raises `UsageError`
-    where the folder already takes part in another project.
-    """
-    folder = encode_folder_name(path)
-    for note in parts.state.replicas():
-        if note.folder == folder and project is not None and note.project != project:
-            raise UsageError(
-                f"{path} already takes part in project {note.project}",
-                f"stop that first: convergencectl project remove {note.project}",
-            )
-        if note.folder == folder:
-            project = note.project
-    if project is None:
-        chooser = _Surveyor(parts, checkouts, Scope())
-        project = chooser.choose(folder, path, checkouts.inspect(path))
-    note = ReplicaNote(folder, project, path, by_hand)
-    parts.state.note_replica(note)
-    return note
+def choose_project(parts: Parts, checkouts: Checkouts, folder: str, root: LocalPath) -> ProjectId:
+    """The project that a folder belongs to by its code: an existing one, else a new id."""
+    return _Surveyor(parts, checkouts, Scope()).choose(folder, root, checkouts.inspect(root))
 
 
 class _Surveyor:

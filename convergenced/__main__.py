@@ -1,0 +1,211 @@
+"""`convergenced`: builds the real parts and runs the daemon in the foreground.
+
+The only place that knows which implementation stands behind which Protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from convergenced import __version__
+from convergenced.control.supervisor import Supervisor, single_instance
+from convergenced.control.workers import ThreadWorkers
+from convergenced.errors import ConvergenceError
+from convergenced.machine.activity import ActivityLog
+from convergenced.machine.checkouts import GitCheckouts
+from convergenced.machine.claude import RealProcesses
+from convergenced.machine.clock import SystemClock
+from convergenced.machine.durable import make_private_folders
+from convergenced.machine.files import RealFiles
+from convergenced.machine.locations import ClaudeLocations, Locations, load_or_create_machine_id
+from convergenced.machine.notify import Notifier
+from convergenced.machine.settings import Settings, load_settings
+from convergenced.machine.settings_schema import PeerSettings
+from convergenced.machine.state import State
+from convergenced.machine.watch import FolderWatcher
+from convergenced.model import LocalPath, Os
+from convergenced.ports import Peer
+from convergenced.store.peers import open_peer
+from convergenced.store.repo import open_store
+from convergenced.sync.engine import Engine, Surroundings
+from convergenced.sync.once import one_pass
+from convergenced.sync.replica import Machine, Parts
+
+log = logging.getLogger("convergenced")
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Levels as journald reads them at the beginning of a line (sd-daemon(3))."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the daemon; returns its exit code."""
+    arguments = _parse(argv)
+    _set_up_log(arguments.log_format, os.environ)
+    os.umask(0o077)
+    try:
+        return _run(arguments.once)
+    except ConvergenceError as error:
+        print(f"convergenced: {error.summary}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="convergenced",
+        description="Keeps Claude Code sessions and memory in step across machines. Runs in the foreground.",
+        epilog="example: convergenced --once   (one full pass, then exit)",
+    )
+    parser.add_argument("--once", action="store_true", help="do one full pass and exit")
+    parser.add_argument("--log-format", choices=("auto", "json"), default="auto", help="how to log to stderr")
+    parser.add_argument("--version", action="version", version=f"convergenced {__version__}")
+    return parser.parse_args(argv)
+
+
+def _run(once: bool) -> int:
+    home = os.path.realpath(os.path.expanduser("~"))
+    locations = Locations.from_environment(os.environ, home)
+    settings = load_settings(locations.config_file)
+    with single_instance(locations.lock_file), _parts(locations, settings, home) as parts:
+        workers = ThreadWorkers()
+        activity = ActivityLog(locations.activity_log, parts.clock)
+        notifier = Notifier.from_environment(os.environ)
+
+        def connect(peer: PeerSettings) -> Peer:
+            transport = engine.settings.exchange.transport
+            return open_peer(
+                peer.url, locations.store, name=peer.name, transport=transport, environ=os.environ
+            )
+
+        surroundings = Surroundings(
+            parts=parts,
+            checkouts=GitCheckouts(LocalPath(home)),
+            watcher=FolderWatcher(parts.clock),
+            workers=workers,
+            activity=activity,
+            open_peer=connect,
+            on_turn=_Pulse(notifier, lambda: engine),
+        )
+        engine = Engine(surroundings, settings)
+        if once:
+            return one_pass(engine, parts.clock)
+        Supervisor(engine, parts, locations, notifier, parts.clock).run()
+        return 0
+
+
+class _Pulse:
+    """Tells the service manager how the engine does, after every turn."""
+
+    def __init__(self, notifier: Notifier, engine: Callable[[], Engine]) -> None:
+        self._notifier = notifier
+        self._engine = engine
+        self._told_ready = False
+        self._told = ""
+
+    def __call__(self) -> None:
+        engine = self._engine()
+        if engine.ready and not self._told_ready:
+            self._told_ready = True
+            self._notifier.ready()
+        text = engine.board.summary()
+        if text != self._told:
+            self._told = text
+            self._notifier.status(text)
+        self._notifier.watchdog()
+
+
+@contextlib.contextmanager
+def _parts(locations: Locations, settings: Settings, home: str) -> Iterator[Parts]:
+    claude = ClaudeLocations.from_environment(os.environ, home)
+    clock = SystemClock()
+    make_private_folders(locations.state_dir)
+    name = settings.machine.name or platform.node() or "machine"
+    make_private_folders(os.path.dirname(locations.machine_id_file))
+    machine = Machine(
+        id=load_or_create_machine_id(locations.machine_id_file, name, os.urandom),
+        name=name,
+        os=_os(),
+        home=LocalPath(home),
+        projects_dir=LocalPath(os.path.realpath(claude.projects)),
+        backups_dir=locations.backups_dir,
+        cleanup_days=claude.cleanup_period_days(),
+        version=__version__,
+    )
+    store = open_store(locations.store)
+    state = _open_state(LocalPath(os.path.join(locations.state_dir, "state.sqlite")))
+    try:
+        yield Parts(
+            store=store,
+            files=RealFiles([machine.projects_dir]),
+            state=state,
+            processes=RealProcesses(claude.sessions),
+            clock=clock,
+            machine=machine,
+        )
+    finally:
+        state.close()
+
+
+def _open_state(path: LocalPath) -> State:
+    """The state database; one that is damaged is set aside, for it is only a cache."""
+    try:
+        return State(path)
+    except sqlite3.DatabaseError as error:
+        aside = f"{path}.damaged"
+        log.warning(
+            "the state database %s is damaged (%s); it is rebuilt, the old one is %s", path, error, aside
+        )
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path + suffix, aside + suffix)
+        return State(path)
+
+
+def _os() -> Os:
+    return "darwin" if sys.platform == "darwin" else "linux"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "text": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["trace"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class _JournalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return "\n".join(prefix + line for line in super().format(record).split("\n"))
+
+
+def _set_up_log(log_format: str, environ: Mapping[str, str]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(_JsonFormatter())
+    elif environ.get("JOURNAL_STREAM"):
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

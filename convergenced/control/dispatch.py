@@ -1,0 +1,303 @@
+"""What each method of the control socket does with the engine.
+
+Requests arrive in the server's thread and are posted to the control thread, which owns all state;
+what blocks is done by workers. Every request gets exactly one answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from convergenced.control import answers
+from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
+from convergenced.control.server import Reply
+from convergenced.control.status import format_available, format_projects, format_status
+from convergenced.errors import ConvergenceError, TimedOutError, UsageError
+from convergenced.model import LocalPath, ProjectId
+from convergenced.sync.board import Missing
+from convergenced.sync.engine import Engine
+from convergenced.sync.replica import Parts
+from convergenced.sync.tracking import Tracked, begin_project, join_project
+
+log = logging.getLogger(__name__)
+
+MAX_MISSING = 200
+"""Lines about what is missing in one answer, at most."""
+
+_Method = Callable[[dict[str, Json], Reply], None]
+
+
+class ParamsError(Exception):
+    """A parameter is missing or of the wrong kind."""
+
+
+class Dispatcher:
+    """Answers requests about one engine.
+
+    `reload` reads the configuration again and applies it, `edit_peers` changes the peers in it; both
+    raise `ConfigError` and then change nothing. `shutdown` begins an orderly end.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        parts: Parts,
+        *,
+        reload: Callable[[], None],
+        add_peer: Callable[[str, str], None],
+        remove_peer: Callable[[str], None],
+        shutdown: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._parts = parts
+        self._reload = reload
+        self._add_peer = add_peer
+        self._remove_peer = remove_peer
+        self._shutdown = shutdown
+        self._methods: dict[str, _Method] = {
+            "ping": self._ping,
+            "status": self._status,
+            "projects": self._projects,
+            "pause": self._pause,
+            "resume": self._resume,
+            "sync": self._sync,
+            "wait": self._wait,
+            "init": self._init,
+            "join": self._join,
+            "peer_add": self._peer_add,
+            "peer_remove": self._peer_remove,
+            "reload": self._reload_config,
+            "shutdown": self._stop,
+        }
+
+    def handle(self, request: Request, reply: Reply) -> None:
+        """Takes a request in the server's thread; the answer comes later."""
+        method = self._methods.get(request.method)
+        if method is None:
+            reply.refuse(METHOD_NOT_FOUND, f"there is no method {request.method!r}")
+            return
+        self._engine.post(lambda: self._answer(method, request, reply))
+
+    def _answer(self, method: _Method, request: Request, reply: Reply) -> None:
+        try:
+            method(request.params, reply)
+        except ParamsError as error:
+            reply.refuse(INVALID_PARAMS, f"{request.method}: {error}")
+        except ConvergenceError as error:
+            reply.error(error)
+        except OSError as error:
+            reply.error(ConvergenceError(f"{request.method} failed: {error}", "see: convergencectl log"))
+
+    # -- looking
+
+    def _ping(self, params: dict[str, Json], reply: Reply) -> None:
+        del params
+        ping: answers.Ping = {
+            "pid": os.getpid(),
+            "version": self._parts.machine.version,
+            "ready": self._engine.ready,
+        }
+        reply.result(cast("Json", ping))
+
+    def _status(self, params: dict[str, Json], reply: Reply) -> None:
+        clock = self._parts.clock
+        status = format_status(self._engine, self._parts.machine, clock.now(), clock.monotonic())
+        only = _text(params, "project", None)
+        if only is not None:
+            (project,) = self._known([only])
+            status["projects"] = [one for one in status["projects"] if one["id"] == project]
+            status["attention"] = [one for one in status["attention"] if one["project"] in (None, project)]
+        reply.result(cast("Json", status))
+
+    def _projects(self, params: dict[str, Json], reply: Reply) -> None:
+        answer: answers.Projects = {
+            "projects": format_projects(self._engine, self._parts.machine),
+            "available": format_available(self._engine) if _truth(params, "available") else [],
+        }
+        reply.result(cast("Json", answer))
+
+    # -- doing
+
+    def _pause(self, params: dict[str, Json], reply: Reply) -> None:
+        projects = self._known(_texts(params, "projects"))
+        seconds = _number(params, "seconds")
+        self._engine.pause(projects, None if seconds is None else self._parts.clock.now() + seconds)
+        reply.result({"projects": _listed(projects or self._engine.board.projects())})
+
+    def _resume(self, params: dict[str, Json], reply: Reply) -> None:
+        projects = self._known(_texts(params, "projects"))
+        self._engine.resume(projects)
+        reply.result({"projects": _listed(projects or self._engine.board.projects())})
+
+    def _sync(self, params: dict[str, Json], reply: Reply) -> None:
+        wanted = self._known(_texts(params, "projects")) or None
+        if _truth(params, "dry_run"):
+            self._engine.preview(wanted, lambda found: reply.result(_synced(found, [])))
+            return
+        if _truth(params, "full"):
+            self._engine.forget_notes(wanted)
+        since = self._engine.look_at_everything(wanted)
+        if not _truth(params, "wait"):
+            reply.result(_synced([], []))
+            return
+        timeout = _number(params, "timeout")
+        self._when_synced(wanted, since, timeout, reply, patient=False)
+
+    def _wait(self, params: dict[str, Json], reply: Reply) -> None:
+        if _text(params, "for", "synced") != "synced":
+            raise ParamsError("only 'synced' can be waited for")
+        since = self._engine.look_at_everything()
+        self._when_synced(None, since, _number(params, "timeout"), reply, patient=True)
+
+    def _when_synced(
+        self,
+        wanted: list[ProjectId] | None,
+        since: float,
+        timeout: float | None,
+        reply: Reply,
+        *,
+        patient: bool,
+    ) -> None:
+        """Answers once all is in step; where not `patient`, also once only others can help."""
+        deadline = None if timeout is None else self._parts.clock.monotonic() + timeout
+
+        def answer(missing: list[Missing]) -> bool:
+            if reply.closed:
+                return True
+            if not missing or (not patient and all(miss.cause != "work" for miss in missing)):
+                reply.result(_synced([], missing))
+                return True
+            if deadline is not None and self._parts.clock.monotonic() >= deadline:
+                first = f"{missing[0].project}: {missing[0].text}" if missing[0].project else missing[0].text
+                more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+                reply.error(TimedOutError(f"not synced in time: {first}{more}", "see: convergencectl status"))
+                return True
+            return False
+
+        self._engine.wait(wanted, since, timeout, answer)
+
+    def _init(self, params: dict[str, Json], reply: Reply) -> None:
+        path = LocalPath(_required(params, "path"))
+        wanted = _text(params, "id", None)
+        rewrite_home = _truth(params, "rewrite_home", otherwise=True)
+        parts, checkouts = self._parts, self._engine.checkouts
+        self._track(reply, lambda: begin_project(parts, checkouts, path, wanted, rewrite_home))
+
+    def _join(self, params: dict[str, Json], reply: Reply) -> None:
+        path = LocalPath(_required(params, "path"))
+        wanted = _text(params, "id", None)
+        parts, checkouts, peers = self._parts, self._engine.checkouts, self._engine.peer_openers()
+        self._track(reply, lambda: join_project(parts, checkouts, peers, path, wanted))
+
+    def _track(self, reply: Reply, job: Callable[[], Tracked]) -> None:
+        def done(tracked: Tracked) -> None:
+            self._engine.tracked_anew()
+            reply.result({"id": tracked.project, "root": tracked.root, "context_dir": tracked.context_dir})
+
+        self._in_background(reply, job, done)
+
+    def _in_background(
+        self, reply: Reply, job: Callable[[], Tracked], done: Callable[[Tracked], None]
+    ) -> None:
+        def failed(error: Exception) -> None:
+            if isinstance(error, ConvergenceError):
+                reply.error(error)
+                return
+            log.error("a request failed", exc_info=error)
+            reply.error(ConvergenceError(str(error) or type(error).__name__, "see the daemon's log"))
+
+        self._engine.background(job, done, failed)
+
+    def _peer_add(self, params: dict[str, Json], reply: Reply) -> None:
+        self._add_peer(_required(params, "name"), _required(params, "url"))
+        reply.result({})
+
+    def _peer_remove(self, params: dict[str, Json], reply: Reply) -> None:
+        self._remove_peer(_required(params, "name"))
+        reply.result({})
+
+    def _reload_config(self, params: dict[str, Json], reply: Reply) -> None:
+        del params
+        self._reload()
+        reply.result({})
+
+    def _stop(self, params: dict[str, Json], reply: Reply) -> None:
+        del params
+        reply.result({})
+        self._shutdown()
+
+    def _known(self, names: Iterable[str]) -> list[ProjectId]:
+        """The projects meant, by id or by a path in them. Raises `UsageError`."""
+        states = self._engine.board.replicas.values()
+        found: list[ProjectId] = []
+        for name in names:
+            matches = {
+                state.replica.project
+                for state in states
+                if name in (state.replica.project, state.replica.root)
+            }
+            if not matches:
+                mine = ", ".join(self._engine.board.projects()) or "none yet"
+                raise UsageError(f"there is no project {name!r} here", f"the projects here: {mine}")
+            found.extend(matches)
+        return found
+
+
+def _synced(actions: list[tuple[str, str]], missing: list[Missing]) -> Json:
+    unsynced: list[Json] = [{"project": miss.project, "text": miss.text} for miss in missing[:MAX_MISSING]]
+    done: list[Json] = [{"project": project, "text": text} for project, text in actions]
+    return {"actions": done, "state": "pending" if unsynced else "synced", "unsynced": unsynced}
+
+
+def _listed(projects: Iterable[ProjectId]) -> Json:
+    return list[Json](projects)
+
+
+def _text(params: dict[str, Json], key: str, otherwise: str | None) -> str | None:
+    value = params.get(key)
+    if value is None:
+        return otherwise
+    if not isinstance(value, str):
+        raise ParamsError(f"{key} must be text")
+    return value
+
+
+def _required(params: dict[str, Json], key: str) -> str:
+    value = _text(params, key, None)
+    if not value:
+        raise ParamsError(f"{key} is missing")
+    return value
+
+
+def _texts(params: dict[str, Json], key: str) -> list[str]:
+    value = params.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ParamsError(f"{key} must be a list of texts")
+    return [_element(one, key) for one in value]
+
+
+def _element(value: Json, key: str) -> str:
+    if not isinstance(value, str):
+        raise ParamsError(f"{key} must be a list of texts")
+    return value
+
+
+def _truth(params: dict[str, Json], key: str, *, otherwise: bool = False) -> bool:
+    value = params.get(key, otherwise)
+    if not isinstance(value, bool):
+        raise ParamsError(f"{key} must be true or false")
+    return value
+
+
+def _number(params: dict[str, Json], key: str) -> float | None:
+    value = params.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise ParamsError(f"{key} must be a number of seconds")
+    return float(value)
