@@ -74,12 +74,12 @@ def _part(left: Records, right: Records, pairs: Pairs, left_own: bytes, right_ow
     return TwoLineages(shared + kept, shared + forked, branch)
 
 
-def _began(own: bytes, tail: Records) -> tuple[bool, str]:
-    """When a lineage's own part began, as text; one without any time counts as newest."""
+def _began(own: bytes, tail: Records) -> tuple[bool, float]:
+    """When a lineage's own part began, Unix seconds; one without any time counts as newest."""
     for record in (own, *tail):
         if (timestamp := facts(record).timestamp) is not None:
             return False, timestamp
-    return True, ""
+    return True, 0.0
 
 
 def _conversation(records: Records) -> list[int]:
