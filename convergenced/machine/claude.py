@@ -237,9 +237,16 @@ def _is_client(process: psutil.Process) -> bool:
     try:
         if process.name() in _PROGRAMS:
             return not _is_zombie(process)
-        return os.path.basename(process.exe()) in _PROGRAMS
-    except psutil.Error:
+        return os.path.basename(_program_file(process)) in _PROGRAMS
+    except (psutil.Error, OSError):
         return False  # ended meanwhile; or a program of ours whose file is hidden, and its name is not claude
+
+
+def _program_file(process: psutil.Process) -> str:
+    """The program's file now: psutil would remember the one before an `exec`."""
+    if sys.platform == "linux":
+        return os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)")
+    return str(psutil.Process(process.pid).exe())
 
 
 def _may_be_client(process: psutil.Process) -> bool:

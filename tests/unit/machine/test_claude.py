@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,12 @@ def of(processes: RealProcesses, *pids: int) -> list[ClaudeProcess]:
     return [process for process in processes.claude() if process.pid in pids]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits, 10 seconds at most, until the condition holds."""
+    pause = threading.Event()
+    assert any(condition() or pause.wait(0.01) for _ in range(1000))
+
+
 def own_domain() -> str:
     machine = Path("/etc/machine-id")
     name = machine.read_text().strip() if machine.exists() else ""
@@ -75,6 +82,32 @@ def test_a_client_is_known_by_its_name_alone(processes: RealProcesses, start: St
 @pytest.mark.parametrize("name", ["node", "claudette", "not-claude"])
 def test_another_program_is_no_client(processes: RealProcesses, start: Start, name: str) -> None:
     assert of(processes, start(name).pid) == []
+
+
+def test_a_client_is_known_by_its_program_file_whatever_name_it_goes_by(
+    processes: RealProcesses, start: Start, tmp_path: Path
+) -> None:
+    start()
+    (tmp_path / "programs" / "2.1.329").symlink_to(tmp_path / "programs" / "claude")
+    assert [process.cwd for process in of(processes, (alias := start("2.1.329")).pid)] == [alias.cwd]
+
+
+def test_a_shell_that_becomes_a_client_is_one(processes: RealProcesses, start: Start, tmp_path: Path) -> None:
+    start()
+    (tmp_path / "programs" / "alias").symlink_to(tmp_path / "programs" / "claude")
+    script = f"echo; read _; exec {tmp_path}/programs/alias 600"
+    with subprocess.Popen(
+        ["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        assert of(processes, shell.pid) == []
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        wait_until(lambda: psutil.Process(shell.pid).name() == "alias")
+        assert [process.pid for process in of(processes, shell.pid)] == [shell.pid]
+        shell.kill()
 
 
 def test_a_client_is_not_known_by_its_arguments(processes: RealProcesses, tmp_path: Path) -> None:
