@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from posixpath import dirname
 from typing import Protocol, TypeVar
 
 from convergenced.errors import ConvergenceError
@@ -253,7 +254,10 @@ class Engine:
 
     def _scope(self) -> Scope:
         projects, home = self._settings.projects, self._parts.machine.home
-        roots = tuple(expand_home(root, home) for root in projects.roots)
+        # Where the user keeps one checkout others are likely; the home folder itself is too wide.
+        beside = {LocalPath(dirname(state.replica.root)) for state in self.board.replicas.values()}
+        wanted = {expand_home(root, home) for root in projects.roots} | (beside - {home, LocalPath("/")})
+        roots = tuple(sorted(root for root in wanted if not _is_below_another(root, wanted)))
         return Scope(projects.track == "all", projects.exclude, roots, projects.auto_join)
 
     def _start_survey(self) -> None:
@@ -667,6 +671,10 @@ class _Waiter:
     since: float
     deadline: float | None
     answer: Callable[[list[Missing]], bool]
+
+
+def _is_below_another(folder: str, others: Iterable[str]) -> bool:
+    return any(folder != other and folder.startswith(other.rstrip("/") + "/") for other in others)
 
 
 def _refusals_of(result: Pass) -> list[Refusal]:

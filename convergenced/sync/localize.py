@@ -21,6 +21,7 @@ from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder, read_project
 from convergenced.merge.roster import Policy
 from convergenced.merge.segments import read_transcript
+from convergenced.merge.tree import absorb
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, content_of, scan_folder

@@ -29,9 +29,9 @@ from convergenced.sync.identity import (
     machine_cards,
     name_for,
 )
-from convergenced.sync.replica import Parts, Replica
+from convergenced.sync.replica import Parts, Replica, replica_ref
 from convergenced.sync.scan import scan_folder
-from convergenced.sync.tips import tip_of
+from convergenced.sync.tips import ref_of, tip_of
 
 LOOK_BYTES = 1024 * 1024
 """How far into a transcript is looked for the first `cwd`."""
@@ -78,7 +78,7 @@ class _Surveyor:
 
     def run(self) -> Survey:
         listing = self._parts.files.list(self._parts.machine.projects_dir)
-        if not listing and self._notes:
+        if not listing and any(self._held_something(note) for note in self._notes.values()):
             what = "is missing" if listing is None else "is empty"
             self._survey.halted = f"the projects folder {self._parts.machine.projects_dir} {what}"
             return self._survey
@@ -95,6 +95,15 @@ class _Surveyor:
             found.append(self._replica(note))
         self._survey.replicas = _with_primaries(found, self._parts, self._checkouts)
         return self._survey
+
+    def _held_something(self, note: ReplicaNote) -> bool:
+        store = self._parts.store
+        replica = Replica(note.project, note.folder, note.root, primary=False)
+        head = ref_of(store, replica_ref(replica))
+        if head is None:
+            return bool(self._parts.state.files(note.folder))
+        tree, _ = read_project(store, store.read_commit(head).tree)
+        return bool(tree.sessions or tree.memory)
 
     def _refuse(self, folder: str, reason: str, remedy: str) -> None:
         self._survey.refusals.append(Refusal(f"projects/{folder}", reason, remedy))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from posixpath import join
 
@@ -13,11 +13,11 @@ from convergenced.merge.layout import ProjectTree, policy_of, read_project, writ
 from convergenced.merge.roster import Policy, format_policy
 from convergenced.model import Commit, LocalPath, ProjectId
 from convergenced.ports import Checkouts, Peer
-from convergenced.store.branch import PROJECTS, valid_project_id
+from convergenced.store.branch import PROJECTS, project_ref, tracking_ref, valid_project_id
 from convergenced.sync.identity import identity_of_checkout, identity_of_project, may_be_named, name_for
 from convergenced.sync.replica import Parts, Replica, replica_ref
 from convergenced.sync.survey import choose_project
-from convergenced.sync.tips import advance, tip_of
+from convergenced.sync.tips import advance, ref_of, tip_of
 
 SUBJECT = "begin the project"
 
@@ -102,6 +102,13 @@ def join_project(
             f"{root} already takes part in project {former.project}",
             f"stop that first: convergencectl project remove {former.project}",
         )
+    for peer_name, peer in offered[project]:
+        # Fetched before the first pass, so that this machine does not begin a history of its own.
+        tracking = tracking_ref(peer_name, project)
+        peer.fetch({project_ref(project): tracking})
+        fetched = ref_of(parts.store, tracking)
+        if fetched is not None:
+            advance(parts.store, project, fetched)
     return _take_part(parts, folder, project, root)
 
 
@@ -164,18 +171,29 @@ def _check_same_code(parts: Parts, checkouts: Checkouts, project: ProjectId, roo
         raise UsageError(f"the id {project} is taken by another project", "choose another: --id ID")
 
 
-def _offered(parts: Parts, peers: Mapping[str, Callable[[], Peer]]) -> set[str]:
-    offered = {ref.removeprefix(PROJECTS) for ref in parts.store.refs(PROJECTS)}
+def _offered(
+    parts: Parts, peers: Mapping[str, Callable[[], Peer]]
+) -> dict[ProjectId, list[tuple[str, Peer]]]:
+    """The projects that can be joined, and which peers have them."""
+    offered: dict[ProjectId, list[tuple[str, Peer]]] = {
+        ProjectId(ref.removeprefix(PROJECTS)): [] for ref in parts.store.refs(PROJECTS)
+    }
     failures: list[PeerError] = []
-    for open_peer in peers.values():
+    for name, open_peer in peers.items():
         try:
-            offered |= {ref.removeprefix(PROJECTS) for ref in open_peer().list() if ref.startswith(PROJECTS)}
+            peer = open_peer()
+            listing = peer.list()
         except PeerError as error:
             failures.append(error)
+            continue
+        for ref in listing:
+            project = ref.removeprefix(PROJECTS)
+            if ref.startswith(PROJECTS) and valid_project_id(project):
+                offered.setdefault(ProjectId(project), []).append((name, peer))
     if failures and len(failures) == len(peers):
         raise failures[0]
-    return {project for project in offered if valid_project_id(project)}
+    return offered
 
 
-def _available(offered: set[str]) -> str:
+def _available(offered: Iterable[ProjectId]) -> str:
     return f"the peers have: {', '.join(sorted(offered)) or 'nothing yet'}"
