@@ -111,14 +111,15 @@ def write_project(objects: Objects, project: ProjectTree) -> Oid:
             context.append(TreeEntry(f"{sid}.jsonl", MODE_BLOB, session.flat))
         if session.transcript not in (None, EMPTY_TREE):
             segments.append(TreeEntry(sid, MODE_TREE, session.transcript))
-    context += _folder_entry(MEMORY, write_folder(objects, project.memory))
+    if project.memory:
+        context.append(TreeEntry(MEMORY, MODE_TREE, write_folder(objects, project.memory)))
     machines = [TreeEntry(name, MODE_BLOB, oid) for name, oid in project.machines.items()]
     root = list(project.other)
     root += _file_entry(ROSTER, project.roster)
     root += _file_entry(POLICY, project.policy)
-    root += _folder_entry(MACHINES, objects.write_tree(machines))
-    root += _folder_entry(CONTEXT, objects.write_tree(context))
-    root += _folder_entry(SEGMENTS, objects.write_tree(segments))
+    root += _folder_of(objects, MACHINES, machines)
+    root += _folder_of(objects, CONTEXT, context)
+    root += _folder_of(objects, SEGMENTS, segments)
     return objects.write_tree(root)
 
 
@@ -210,8 +211,8 @@ def _file_entry(name: str, oid: Oid | None) -> list[TreeEntry]:
     return [] if oid is None else [TreeEntry(name, MODE_BLOB, oid)]
 
 
-def _folder_entry(name: str, oid: Oid) -> list[TreeEntry]:
-    return [] if oid == EMPTY_TREE else [TreeEntry(name, MODE_TREE, oid)]
+def _folder_of(objects: Objects, name: str, entries: list[TreeEntry]) -> list[TreeEntry]:
+    return [TreeEntry(name, MODE_TREE, objects.write_tree(entries))] if entries else []
 
 
 class _Reading:

@@ -93,7 +93,7 @@ def parse_commit(data: bytes) -> Commit:
 
 def _person(author: Author) -> str:
     """Name and address as git stores them: an empty name would not parse again."""
-    name = author.name.translate(_UNWRITABLE).strip(" .,:;\"'") or "unknown"
+    name = author.name.translate(_UNWRITABLE).strip() or "unknown"
     return f"{name} <{author.email.translate(_UNWRITABLE).strip()}>"
 
 
