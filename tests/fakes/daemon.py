@@ -139,6 +139,8 @@ class FakeDaemon:
                 reply.result({"projects": params["projects"] or ["proj"]})
             case "sync":
                 reply.result({"actions": [], "state": "synced", "unsynced": []})
+            case "wait" if "wait" in self.answers:
+                self.waiting.append(reply)
             case "wait":
                 reply.result({"state": "synced"})
             case "init" | "join":
@@ -149,8 +151,6 @@ class FakeDaemon:
                 reply.result({})
                 self.ended.set()
                 self._server.stop()
-            case "never":
-                self.waiting.append(reply)
             case other:
                 reply.refuse(METHOD_NOT_FOUND, f"there is no method {other}")
 
