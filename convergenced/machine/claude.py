@@ -246,7 +246,8 @@ def _program_file(process: psutil.Process) -> str:
     """The program's file now: psutil would remember the one before an `exec`."""
     if sys.platform == "linux":
         return os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)")
-    return str(psutil.Process(process.pid).exe())
+    else:  # noqa: RET505 (mypy reads one platform at a time)
+        return str(psutil.Process(process.pid).exe())
 
 
 def _may_be_client(process: psutil.Process) -> bool:

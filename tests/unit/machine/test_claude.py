@@ -89,7 +89,8 @@ def test_a_client_is_known_by_its_program_file_whatever_name_it_goes_by(
 ) -> None:
     start()
     (tmp_path / "programs" / "2.1.329").symlink_to(tmp_path / "programs" / "claude")
-    assert [process.cwd for process in of(processes, (alias := start("2.1.329")).pid)] == [alias.cwd]
+    alias = start("2.1.329")
+    assert [process.cwd for process in of(processes, alias.pid)] == [alias.cwd]
 
 
 def test_a_shell_that_becomes_a_client_is_one(processes: RealProcesses, start: Start, tmp_path: Path) -> None:
