@@ -11,10 +11,14 @@ An anchor is disabled where it would not mean anything: no home by policy, `/` a
 path, an encoded name that could be read as a number. A disabled anchor and its sentinel are left as
 they stand in both directions.
 
+In JSON, an anchor is recognized where its slashes are all spelled alike and its other characters
+plainly (a quote and a backslash as JSON must spell them, everything else as raw UTF-8), a sentinel
+where at most its closing braces are escaped. Any other mixture is left as it stands.
+
 Two properties of a JSON spelling carry information that the decoded text does not:
 
 * the *style*: how its slashes are spelled, all alike: `/`, `\/`, `\u002f`, `\u002F`. The sentinel
-  carries it in the spelling of its opening braces, so that localizing can reproduce it;
+  carries it in the spelling of its closing braces, so that localizing can reproduce it;
 * the *depth*: how many of the last characters are spelled `\u00xx` though they need not be. Local
   text of depth n + 1 is canonical text of depth n. That is how another machine's path stays that
   path in the store although it happens to be an anchor here.
@@ -34,8 +38,9 @@ Name = Literal["PROJECT_ROOT", "PROJECT_CONTEXT_DIR", "ENCODED_DIR", "HOME"]
 SLASHES: tuple[bytes, ...] = (b"/", rb"\/", rb"\u002f", rb"\u002F")
 """The slash of each style, in JSON."""
 
-OPENINGS: tuple[bytes, ...] = (b"{{", rb"\u007b{", rb"{\u007b", rb"\u007b\u007b")
-"""The opening braces of a sentinel that stands for an anchor of that style, in JSON."""
+CLOSINGS: tuple[bytes, ...] = (b"}}", rb"}\u007d", rb"\u007d}", rb"\u007d\u007d")
+"""The closing braces of a sentinel that stands for an anchor of that style, in JSON. Only these
+spellings are sentinels: the opening is always plain, so that all are found by the same bytes."""
 
 DEPTH_LIMIT = 8
 """Characters at the end of an anchor that can be spelled as escapes. Text that is spelled so
@@ -62,7 +67,7 @@ class Layer:
 
 def sentinel(name: Name, style: int = 0) -> bytes:
     """What stands for the anchor `name` in canonical form."""
-    return OPENINGS[style] + b"CC_" + name.encode() + b"}}"
+    return b"{{CC_" + name.encode() + CLOSINGS[style]
 
 
 @lru_cache(maxsize=64)
@@ -107,7 +112,7 @@ def json_spellings(path: str) -> tuple[tuple[bytes, ...], ...]:
     """How the path is recognized in JSON, by style and then by depth; `[0][0]` is the usual one.
 
     A path without a slash has one style only. The depth reaches back to the last slash at most,
-    so the parent of a path is always spelled plainly.
+    or to the second character, so that what a spelling begins with is always plain.
     """
     styles = SLASHES if "/" in path else SLASHES[:1]
     return tuple(_depths(path, slash) for slash in styles)
@@ -116,7 +121,7 @@ def json_spellings(path: str) -> tuple[tuple[bytes, ...], ...]:
 def _depths(path: str, slash: bytes) -> tuple[bytes, ...]:
     plain = [slash if character == "/" else _plain(character) for character in path]
     spellings = [b"".join(plain)]
-    for at in range(len(path) - 1, path.rfind("/"), -1):
+    for at in range(len(path) - 1, max(path.rfind("/"), 0), -1):
         escaped = _escaped(path[at])
         if escaped is None or escaped == plain[at]:
             continue

@@ -13,10 +13,13 @@ that localizing raises (see `anchors`). Every pass is linear.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from convergenced.canon.anchors import SLASHES, Layer, Name, json_spellings, sentinel
+
+SENTINEL_GATE = b"{{CC_"
+"""Bytes without these hold no sentinel."""
 
 ALNUM = rb"(?:[A-Za-z0-9]|\\u00(?:3[0-9]|4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-9aA]))"
 """A unit that decodes to a letter or digit."""
@@ -25,7 +28,8 @@ ENDS = rb"(?!%(alnum)s|[_-]|\\u00(?:2[dD]|5[fF])|(?:\.|\\u002[eE])%(alnum)s)" % 
 """What follows an anchor does not go on with its last name."""
 
 _ESCAPE = rb'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
-_BRACE = rb"(?:\{|\\u007b)"
+_OPENING = rb"\{\{"
+_CLOSING = rb"(?:\}|\\u007d)(?:\}|\\u007d)"
 _BYTE_ALNUM = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _ALNUM_UNIT = re.compile(ALNUM)
 
@@ -36,25 +40,30 @@ def one_of(literals: Iterable[bytes]) -> bytes:
     return rb"(?:%s)" % b"|".join(re.escape(text) for text in ordered) if ordered else b"(?!)"
 
 
+def common_stem(spellings: Sequence[bytes]) -> bytes:
+    """What all the spellings begin with."""
+    shortest, longest = min(spellings), max(spellings)  # in the order of bytes the two differ most
+    length = next(
+        (at for at, pair in enumerate(zip(shortest, longest, strict=False)) if pair[0] != pair[1]), None
+    )
+    return shortest[:length]
+
+
 class Literals:
-    """Layer 0: literal sentinels, in every style, one level up or down."""
+    """Layer 0: literal sentinels, one level up or down. In text only the plain closing can occur."""
 
     def __init__(self, names: Iterable[Name]) -> None:
-        known = one_of(name.encode() for name in names)
-        self._token = re.compile(rb"(%s%sCC_%s(?:_LIT)*)\}\}|%s" % (_BRACE, _BRACE, known, _ESCAPE))
+        head = rb"(%sCC_%s(?:_LIT)*)" % (_OPENING, one_of(name.encode() for name in names))
+        self._any = re.compile(rb"%s(?=%s)" % (head, _CLOSING))
+        self._lifted = re.compile(rb"%s_LIT(?=%s)" % (head, _CLOSING))
 
     def lift(self, data: bytes) -> bytes:
         """Appends one `_LIT` to every literal sentinel."""
-        return self._token.sub(lambda token: token[0] if token[1] is None else token[1] + b"_LIT}}", data)
+        return self._any.sub(rb"\1_LIT", data) if SENTINEL_GATE in data else data
 
     def lower(self, data: bytes) -> bytes:
         """Takes one `_LIT` away from every sentinel that has one."""
-        return self._token.sub(
-            lambda token: (
-                token[1][: -len(b"_LIT")] + b"}}" if token[1] and token[1].endswith(b"_LIT") else token[0]
-            ),
-            data,
-        )
+        return self._lifted.sub(rb"\1", data) if SENTINEL_GATE in data else data
 
 
 class ExactLayer:
@@ -71,7 +80,7 @@ class ExactLayer:
                 self._to_canonical[deep] = shallow
                 self._to_local[shallow] = deep
             self._to_local[depths[-1]] = depths[-1]  # as deep as it gets
-        anchor = one_of(self._to_canonical)
+        anchor = b"|".join(_style_pattern(depths) for depths in spellings)
         own = [layer.name] if layer.path.startswith("/") else []
         self._canonical_pattern = _pattern(anchor, names, names)
         self._local_pattern = _pattern(anchor, names, [name for name in names if name not in own])
@@ -119,12 +128,18 @@ def _pattern(anchor: bytes, names: Iterable[Name], blockers: Iterable[Name]) -> 
     )
 
 
+def _style_pattern(depths: tuple[bytes, ...]) -> bytes:
+    """One style's spellings; what they begin with stands first, so that a mismatch is found early."""
+    stem = common_stem(depths)
+    return re.escape(stem) + one_of(spelling[len(stem) :] for spelling in depths)
+
+
 def _no(names: Iterable[Name]) -> bytes:
     return rb"(?!%s)" % _sentinels(names)
 
 
 def _sentinels(names: Iterable[Name]) -> bytes:
-    return rb"%s%sCC_%s\}\}" % (_BRACE, _BRACE, one_of(name.encode() for name in names))
+    return rb"%sCC_%s%s" % (_OPENING, one_of(name.encode() for name in names), _CLOSING)
 
 
 def _unit_length(raw: bytes) -> int:

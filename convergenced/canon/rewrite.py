@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 from convergenced.canon.anchors import layers
 from convergenced.canon.exact import Exact
-from convergenced.canon.signed import signed_spans
+from convergenced.canon.fast import Fast
+from convergenced.canon.signed import GATE, candidates, gated_lines, signed_spans
 from convergenced.canon.text import BUFFER, Text
 from convergenced.model import Anchors, Content
+
+Rewrite = Callable[[bytes], bytes]
 
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
@@ -25,21 +30,19 @@ class Rewriter:
 
     def __init__(self, anchors: Anchors) -> None:
         self.anchors = anchors
-        ordered = layers(anchors)
-        self._exact = Exact(ordered)
-        self._text = Text(ordered)
+        self._forms = _forms(anchors)
 
     def canonicalize(self, data: bytes, content: Content) -> bytes:
         """The canonical form of a whole file or of whole records."""
         if content is Content.TEXT:
-            return self._text.canonicalize(data)
-        return b"".join(_around_signed(line, self._exact.canonicalize) for line in _lines(data))
+            return self._forms.text.canonicalize(data)
+        return _by_chunk(data, self._forms.canonical)
 
     def localize(self, data: bytes, content: Content) -> bytes:
         """The local form of a whole file or of whole records."""
         if content is Content.TEXT:
-            return self._text.localize(data)
-        return b"".join(_around_signed(line, self._exact.localize) for line in _lines(data))
+            return self._forms.text.localize(data)
+        return _by_chunk(data, self._forms.local)
 
     def canonicalize_chunks(self, chunks: Iterable[bytes], content: Content) -> Iterator[bytes]:
         """The canonical form of a stream; holds one record or a few `BUFFER` at a time."""
@@ -54,27 +57,83 @@ class Rewriter:
         return self.localize(self.canonicalize(data, content), content) == data
 
     def _cut(self, content: Content) -> Callable[[bytes], int]:
-        return self._text.cut if content is Content.TEXT else _after_last_line
+        return self._forms.text.cut if content is Content.TEXT else _after_last_line
 
 
-def _lines(data: bytes) -> list[bytes]:
-    """The lines with their LF, and only LF ends one."""
-    return _LINE.findall(data)
+class _JsonWay:
+    """One direction for JSON bytes: fast where the fast way is sure, exact where it is not."""
+
+    def __init__(self, fast: Callable[[bytes], bytes | None] | None, exact: Rewrite) -> None:
+        self._fast = fast
+        self._exact = exact
+
+    def chunk(self, chunk: bytes) -> bytes:
+        """Rewrites whole lines, all but their signed thinking."""
+        if GATE not in chunk:
+            return self._lines(chunk)
+        out: list[bytes] = []
+        at = 0
+        for start, end in gated_lines(chunk):
+            line = chunk[start:end]
+            if any(self._piece(text) != text for text in candidates(line)):
+                out += (self._lines(chunk[at:start]), self._around_signed(line))
+                at = end
+        out.append(self._lines(chunk[at:]))
+        return b"".join(out)
+
+    def _lines(self, lines: bytes) -> bytes:
+        whole = self._fast(lines) if self._fast is not None else None
+        return b"".join(map(self._piece, _LINE.findall(lines))) if whole is None else whole
+
+    def _piece(self, piece: bytes) -> bytes:
+        done = self._fast(piece) if self._fast is not None else None
+        return self._exact(piece) if done is None else done
+
+    def _around_signed(self, line: bytes) -> bytes:
+        out: list[bytes] = []
+        at = 0
+        for start, end in signed_spans(line):
+            out += (self._piece(line[at:start]), line[start:end])
+            at = end
+        out.append(self._piece(line[at:]))
+        return b"".join(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """Everything compiled for one participant."""
+
+    canonical: _JsonWay
+    local: _JsonWay
+    text: Text
+
+
+@lru_cache(maxsize=32)
+def _forms(anchors: Anchors) -> _Forms:
+    ordered = layers(anchors)
+    exact, fast = Exact(ordered), Fast(ordered)
+    return _Forms(
+        canonical=_JsonWay(fast.canonicalize if fast.tame else None, exact.canonicalize),
+        local=_JsonWay(fast.localize if fast.tame else None, exact.localize),
+        text=Text(ordered),
+    )
+
+
+def _by_chunk(data: bytes, way: _JsonWay) -> bytes:
+    """Rewrites in pieces of whole lines that fit the processor's cache."""
+    if len(data) <= BUFFER:
+        return way.chunk(data)
+    out: list[bytes] = []
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at + BUFFER) + 1 or len(data)
+        out.append(way.chunk(data[at:end]))
+        at = end
+    return b"".join(out)
 
 
 def _after_last_line(data: bytes) -> int:
     return data.rfind(b"\n") + 1
-
-
-def _around_signed(line: bytes, rewrite: Callable[[bytes], bytes]) -> bytes:
-    """Rewrites a line but for its signed thinking."""
-    out: list[bytes] = []
-    at = 0
-    for start, end in signed_spans(line):
-        out += (rewrite(line[at:start]), line[start:end])
-        at = end
-    out.append(rewrite(line[at:]))
-    return b"".join(out)
 
 
 def _stream(

@@ -13,6 +13,7 @@ spelling of the line fail. So do a torn line and a value spread over several lin
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 GATE = b'thinking"'
 """A line without these bytes has no signed thinking."""
@@ -24,6 +25,10 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _PROTECTED = frozenset({b"thinking", b"signature", b"data"})
+
+_CANDIDATE = re.compile(
+    rb'"(?:thinking|signature|data)"[ \t\r]*+:[ \t\r]*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL
+)
 
 Span = tuple[int, int]
 
@@ -92,3 +97,17 @@ def signed_spans(line: bytes) -> list[Span]:
             case _:
                 pass
     return [] if open_values else sorted(found)
+
+
+def candidates(line: bytes) -> Iterator[bytes]:
+    """The contents of all strings of a line that may be protected, and perhaps of others: cheap."""
+    return (found[1] for found in _CANDIDATE.finditer(line))
+
+
+def gated_lines(chunk: bytes) -> Iterator[Span]:
+    """Where the lines of a chunk stand, LF included, that may have signed thinking."""
+    end = 0
+    while (at := chunk.find(GATE, end)) >= 0:
+        start = chunk.rfind(b"\n", end, at) + 1 or end
+        end = chunk.find(b"\n", at) + 1 or len(chunk)
+        yield start, end
