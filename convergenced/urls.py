@@ -52,7 +52,7 @@ class PeerUrl:
     text: str = field(repr=False)
     host: str = ""
     path: str = ""
-    user: str | None = None
+    user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     bare: str = field(default="", repr=False)
     """For WEB: the URL without user and password."""
@@ -79,7 +79,7 @@ def classify_url(url: str) -> PeerUrl:
     """The kind and parts of a peer's URL. Raises `UsageError`, whose text holds no password."""
     problem = _unprintable(url)
     if problem:
-        raise _refused("a peer's URL", problem)
+        raise _refused("this URL", problem)
     if url.startswith("-"):
         raise _refused(url, "it begins with a dash")
     if url.startswith("/"):
@@ -169,7 +169,7 @@ def _file(url: str, rest: str) -> PeerUrl:
     path = unquote("/" + path, errors="surrogateescape")
     problem = _unprintable(path)
     if problem or "\0" in path:
-        raise _refused("a file URL", problem or "it holds a control character")
+        raise _refused("this file URL", problem or "it holds a control character")
     return PeerUrl(UrlKind.FILE, url, path=path)
 
 

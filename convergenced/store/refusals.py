@@ -172,7 +172,14 @@ _MEANINGS = (
         refused=True,
     ),
     _means(
-        r"fsck error|bad object|did not send all necessary objects|index-pack failed|"
+        # A pack that was cut short: index-pack complains too, but nothing is damaged over there.
+        r"(?s)\A(?!.*repository corruption).*(early eof|rpc failed|unexpected disconnect)",
+        "{host} broke off ({said})",
+        LATER,
+        refused=False,
+    ),
+    _means(
+        r"fsck error|repository corruption|bad object|did not send all necessary objects|index-pack failed|"
         r"missing (blob|tree|commit)|pack (has|is) (bad|corrupt)|inflate|is corrupt|object not found|"
         r"hash mismatch|damaged|not allowed: ",
         "{place} offers objects that are damaged or not allowed ({said})",
@@ -244,12 +251,12 @@ def joined(failures: Sequence[PeerError]) -> PeerError:
     return PeerRefusedError(shown + more, failures[0].hint)
 
 
-def about_ref(failure: PeerError, ref: str) -> PeerRefusedError:
+def about_ref(failure: PeerError, ref: str) -> PeerError:
     """The same failure, naming the branch it is about."""
-    return PeerRefusedError(f"{failure.summary} [{ref}]", failure.hint)
+    return type(failure)(f"{failure.summary} [{ref}]", failure.hint)
 
 
-def no_such_remote_branch(place: Place, ref: str) -> PeerRefusedError:
+def no_such_remote_branch(place: Place, ref: str) -> PeerError:
     """A wanted branch is not there, in git's own words' explanation."""
     return about_ref(explain("couldn't find remote ref", place).error, ref)
 

@@ -36,8 +36,8 @@ def copy_history(
     """Copies `tip` and what it reaches into `target`.
 
     What `target` has is taken to be whole. `check` is called between objects and may raise to
-    break off. Raises `ValueError` for what is damaged or not allowed, and what pygit2 raises for
-    an object that is absent.
+    break off. Raises `ValueError` for what is absent, damaged or not allowed, and what pygit2
+    raises where `target` cannot be written.
     """
     pending: list[tuple[pygit2.Oid, ObjectKind, bytes | None]] = [(tip, "commit", None)]
     while pending:
@@ -56,13 +56,36 @@ def copy_history(
         target.odb.write(_KINDS[kind], data or _read(source, oid, kind))
 
 
+def take_over(
+    source: pygit2.Repository,
+    store: pygit2.Repository,
+    tip: pygit2.Oid,
+    tracking: str,
+    check: Callable[[], None],
+) -> None:
+    """Brings `tip` into the store, then has `tracking` name it.
+
+    Raises `ValueError` for what is wrong with the source, `StoreError` for what is wrong here.
+    """
+    try:
+        copy_history(source, store, tip, check)
+        store.references.create(tracking, tip, force=True)
+    except (pygit2.GitError, OSError, KeyError) as error:
+        raise StoreError(f"the store cannot be written: {error}", "free space on the disk?") from error
+
+
 def _read(source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectKind) -> bytes:
-    found, size = source.odb.read_header(oid)
+    try:
+        found, size = source.odb.read_header(oid)
+        data = bytes(source.odb.read(oid)[1]) if size <= MAX_OBJECT else b""
+    except KeyError as error:
+        raise ValueError(f"object {oid} is damaged: it is not there") from error
+    except pygit2.GitError as error:
+        raise ValueError(f"object {oid} is damaged: {error}") from error
     if found != _KINDS[kind]:
         raise ValueError(f"object {oid} is damaged: it is not the {kind} it is named as")
     if size > MAX_OBJECT:
         raise ValueError(f"not allowed: object {oid} has {size} bytes")
-    data = bytes(source.odb.read(oid)[1])
     if object_id(kind, data) != str(oid):
         raise ValueError(f"object {oid} is damaged: its bytes have another name")
     return data

@@ -32,7 +32,7 @@ from convergenced.store.refusals import (
     push_reason,
     stopped,
 )
-from convergenced.store.transfer import copy_history
+from convergenced.store.transfer import take_over
 from convergenced.urls import UrlKind
 
 KEY_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -124,9 +124,8 @@ class Libgit2Peer:
                     failures.append(no_such_remote_branch(self._place, ref))
                     continue
                 try:
-                    copy_history(annex, store, arrived, callbacks.check)
-                    store.references.create(tracking, arrived, force=True)
-                except GIT_FAILURES as error:
+                    take_over(annex, store, arrived, tracking, callbacks.check)
+                except ValueError as error:
                     failures.append(about_ref(explain(str(error), self._place).error, ref))
         return failures
 

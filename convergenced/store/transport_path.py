@@ -30,7 +30,7 @@ from convergenced.store.refusals import (
     push_reason,
     stopped,
 )
-from convergenced.store.transfer import copy_history
+from convergenced.store.transfer import copy_history, take_over
 
 LOCK_TRIES = 20
 LOCK_PAUSE = 0.02
@@ -90,9 +90,8 @@ class PathPeer:
         if tip is None:
             raise no_such_remote_branch(self._place, remote)
         try:
-            copy_history(peer, store, tip, self._check)
-            store.references.create(tracking, tip, force=True)
-        except GIT_FAILURES as error:
+            take_over(peer, store, tip, tracking, self._check)
+        except ValueError as error:
             raise about_ref(explain(str(error), self._place).error, remote) from error
 
     def _push_one(self, store: pygit2.Repository, peer: pygit2.Repository, ref: str) -> str | None:
