@@ -48,7 +48,8 @@ class RealFiles:
     """`ports.Files` on the file system.
 
     `roots` are folders the user chose (Claude's `projects`, our backups): a symlink in them or above
-    is the user's own and is followed. Below a root, and everywhere outside all roots, none is.
+    is the user's own and is followed. Below a root, and everywhere outside all roots, none is. Where
+    roots are given, nothing outside them is written or removed.
     """
 
     def __init__(self, roots: Sequence[LocalPath] = ()) -> None:

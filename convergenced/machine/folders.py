@@ -29,7 +29,7 @@ class Folders:
     """Opens folders below trusted `roots`.
 
     A symlink in a root or above it is the user's own choice and is followed. Below a root, and
-    everywhere outside all roots, none is.
+    everywhere outside all roots, none is. Where there are roots, only folders below them are `held`.
     """
 
     def __init__(self, roots: Sequence[LocalPath]) -> None:
@@ -94,6 +94,10 @@ class Folders:
 
     def _open_or_make(self, folder: str, make: bool, made: list[tuple[int, str]]) -> int:
         root, names = self._split(folder)
+        if self._roots and root not in self._roots:
+            raise RefusedInputError(
+                f"{folder} is outside {' and '.join(self._roots)}", "it is not written to"
+            )
         if make and not os.path.isdir(root):
             make_private_folders(root)
         descriptor = os.open(root, _ROOT)

@@ -1,0 +1,369 @@
+"""What only the real file system has: links on the way, other disks, full disks, permissions, crashes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
+from convergenced.machine import durable, files, folders
+from convergenced.machine.durable import create_durably, read_bounded, write_durably
+from convergenced.machine.files import RealFiles, sweep_temporaries
+from convergenced.model import LocalPath, Snapshot
+
+MOMENT = 1_700_000_000_123_456_789
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "projects").mkdir()
+    return tmp_path / "projects"
+
+
+@pytest.fixture
+def real(root: Path, tmp_path: Path) -> RealFiles:
+    return RealFiles([at(root), at(tmp_path / "backups")])
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev or not os.access(shm, os.W_OK):
+        pytest.skip("there is no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Path(folder)
+
+
+def at(path: Path) -> LocalPath:
+    return LocalPath(str(path))
+
+
+def free() -> None:
+    """A guard that lets everything pass."""
+
+
+def put(
+    real: RealFiles,
+    path: Path,
+    data: bytes = b"new",
+    *,
+    expect: Snapshot | None = None,
+    backup: Path | None = None,
+    guard: Callable[[], None] = free,
+) -> Snapshot:
+    return real.replace(
+        at(path),
+        iter([data]),
+        expect=expect,
+        mtime_ns=MOMENT,
+        backup=at(backup) if backup else None,
+        guard=guard,
+    )
+
+
+def failing(number: int) -> Callable[..., None]:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+
+
+# ---------------------------------------------------------------------- the way to a file
+
+
+def test_a_root_behind_a_symlink_is_the_users_own_choice(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    real = RealFiles([at(tmp_path / "link")])
+    put(real, tmp_path / "link" / "p" / "s.jsonl")
+    assert (root / "p" / "s.jsonl").read_bytes() == b"new"
+    assert [entry.name for entry in real.list(at(tmp_path / "link")) or []] == ["p"]
+
+
+def test_a_symlink_above_a_root_is_followed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").symlink_to(tmp_path)
+    real = RealFiles([at(tmp_path / "home" / "projects")])
+    put(real, tmp_path / "home" / "projects" / "s.jsonl")
+    assert (root / "s.jsonl").read_bytes() == b"new"
+
+
+def test_outside_all_roots_no_symlink_is_followed(root: Path, tmp_path: Path) -> None:
+    (root / "s.jsonl").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(root)
+    assert RealFiles().stat(at(tmp_path / "link" / "s.jsonl")) is None
+    assert RealFiles().stat(at(Path(os.path.realpath(root)) / "s.jsonl")) is not None
+
+
+def test_a_root_that_is_not_there_yet_is_made_for_the_first_file(tmp_path: Path) -> None:
+    real = RealFiles([at(tmp_path / "claude" / "projects")])
+    assert real.list(at(tmp_path / "claude" / "projects")) is None
+    put(real, tmp_path / "claude" / "projects" / "p" / "s.jsonl")
+    assert (tmp_path / "claude" / "projects" / "p" / "s.jsonl").read_bytes() == b"new"
+
+
+def test_a_path_may_not_climb_out_by_dots(real: RealFiles, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_bytes(b"x")
+    (tmp_path / "projects" / "link").symlink_to(tmp_path / "elsewhere")
+    assert real.stat(at(tmp_path / "projects" / "link" / "x")) is None
+
+
+def test_what_is_written_is_for_this_user_alone(real: RealFiles, root: Path) -> None:
+    before = os.umask(0)
+    try:
+        put(real, root / "p" / "q" / "s.jsonl")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (root / "p", root / "p/q", root / "p/q/s.jsonl")]
+    assert modes == [0o700, 0o700, 0o600]
+
+
+def test_a_fifo_that_takes_the_place_of_a_file_does_not_block(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"x")
+    found = os.stat(path)
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(files, "_lstat", lambda *_: found)  # looked at just before it was swapped
+    with pytest.raises(FileChangedError):
+        real.read(at(path), 0, 10)
+
+
+def test_no_descriptor_is_left_open(real: RealFiles, root: Path, tmp_path: Path) -> None:
+    def held() -> None:
+        raise HeldError("Claude Code runs here")
+
+    (root / "link").symlink_to(root)
+    before = open_descriptors()
+    for _ in range(3):
+        path = root / "p" / "s.jsonl"
+        for guard in (held, free):
+            try:
+                put(real, path, expect=real.stat(at(path)), backup=tmp_path / "backups/s", guard=guard)
+            except HeldError:
+                pass
+        real.read(at(path), 0, 10)
+        real.list(at(root / "p"))
+        real.list(at(root / "link"))
+        with pytest.raises(RefusedInputError):
+            put(real, root / "link" / "s.jsonl")
+        with pytest.raises(FileChangedError):
+            real.read(at(root / "link"), 0, 1)
+        sweep_temporaries(at(root))
+    assert open_descriptors() == before
+
+
+# ---------------------------------------------------------------------- backups
+
+
+def test_a_backup_on_the_same_disk_catches_what_a_client_still_appends(
+    real: RealFiles, root: Path, tmp_path: Path
+) -> None:
+    path, backup = root / "s.jsonl", tmp_path / "backups" / "s.jsonl"
+    path.write_bytes(b"old\n")
+    with open(path, "ab") as client:
+        put(real, path, expect=real.stat(at(path)), backup=backup)
+        client.write(b"late\n")
+    assert backup.read_bytes() == b"old\nlate\n"
+    assert path.read_bytes() == b"new"
+
+
+def test_a_backup_on_another_disk_is_a_copy(root: Path, other_disk: Path) -> None:
+    real = RealFiles([at(root), at(other_disk)])
+    path = root / "s.jsonl"
+    path.write_bytes(b"old" * (files.COPY_CHUNK // 2))
+    os.utime(path, ns=(MOMENT, MOMENT))
+    for _ in range(2):
+        put(real, path, expect=real.stat(at(path)), backup=other_disk / "p" / "s.jsonl")
+    kept = other_disk / "p" / "s.jsonl"
+    assert kept.read_bytes() == b"old" * (files.COPY_CHUNK // 2)
+    assert (kept.stat().st_mtime_ns, stat.S_IMODE(kept.stat().st_mode)) == (MOMENT, 0o600)
+    assert (other_disk / "p" / "s.jsonl.1").read_bytes() == b"new"
+
+
+def test_a_copy_is_taken_away_when_the_replace_is_held(root: Path, other_disk: Path) -> None:
+    real = RealFiles([at(root), at(other_disk)])
+    (root / "s.jsonl").write_bytes(b"old")
+
+    def held() -> None:
+        raise HeldError("Claude Code runs here")
+
+    with pytest.raises(HeldError):
+        put(
+            real,
+            root / "s.jsonl",
+            expect=real.stat(at(root / "s.jsonl")),
+            backup=other_disk / "s",
+            guard=held,
+        )
+    assert os.listdir(other_disk) == []
+
+
+def test_backups_of_one_name_have_a_bound(
+    real: RealFiles, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_BACKUPS_OF_ONE_NAME", 1)
+    path, backup = root / "s.jsonl", tmp_path / "backups" / "s.jsonl"
+    path.write_bytes(b"old")
+    put(real, path, expect=real.stat(at(path)), backup=backup)
+    with pytest.raises(ConvergenceError, match="backups already"):
+        put(real, path, b"newer", expect=real.stat(at(path)), backup=backup)
+    assert path.read_bytes() == b"new"
+
+
+# ---------------------------------------------------------------------- what the disk refuses
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")],
+)
+@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
+def test_a_refusing_disk_is_told_with_a_remedy_and_changes_nothing(
+    real: RealFiles,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    number: int,
+    remedy: str,
+) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"old")
+    expect = real.stat(at(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(number))
+        with pytest.raises(ConvergenceError) as caught:
+            put(real, path, expect=expect, backup=tmp_path / "backups" / "s.jsonl")
+    assert remedy in caught.value.hint
+    assert "s.jsonl" in caught.value.summary
+    assert (os.listdir(root), path.read_bytes()) == (["s.jsonl"], b"old")
+    assert real.stat(at(path)) == expect
+
+
+def test_where_hard_links_do_not_exist_all_works_by_copy_and_rename(
+    real: RealFiles, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    path, backup = root / "s.jsonl", tmp_path / "backups" / "s.jsonl"
+    put(real, path, b"first")
+    put(real, path, b"second", expect=real.stat(at(path)), backup=backup)
+    assert (path.read_bytes(), backup.read_bytes()) == (b"second", b"first")
+    assert os.listdir(root) == ["s.jsonl"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_set_aside(real: RealFiles, root: Path) -> None:
+    (root / "p").mkdir(mode=0)
+    with pytest.raises(RefusedInputError, match="permission"):
+        real.list(at(root / "p"))
+
+
+def test_an_unreadable_folder_is_set_aside(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", failing(errno.EACCES))
+    with pytest.raises(RefusedInputError) as caught:
+        real.list(at(root))
+    assert "permissions" in caught.value.hint
+
+
+def test_a_guards_own_error_keeps_its_type(real: RealFiles, root: Path) -> None:
+    with pytest.raises(ConnectionResetError):
+        put(real, root / "s.jsonl", guard=failing(errno.ECONNRESET))
+    assert os.listdir(root) == []
+
+
+# ---------------------------------------------------------------------- after a crash
+
+
+def test_temporary_files_are_hidden_and_swept(real: RealFiles, root: Path, tmp_path: Path) -> None:
+    (root / "p" / "memory").mkdir(parents=True)
+    left = [root / durable.temporary_name(), root / "p" / "memory" / durable.temporary_name()]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    kept = [root / "p" / "s.jsonl", root / "p" / "convergence-x", elsewhere / durable.temporary_name()]
+    for path in left + kept:
+        path.write_bytes(b"x")
+    (root / "link").symlink_to(elsewhere)
+    assert [entry.name for entry in real.list(at(root)) or []] == ["link", "p"]
+    assert sweep_temporaries(at(root)) == 2
+    assert [path.exists() for path in left + kept] == [False, False, True, True, True]
+    assert sweep_temporaries(at(root)) == 0
+    assert sweep_temporaries(at(root / "absent")) == 0
+
+
+def test_sweeping_ends_at_some_depth(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MAX_SWEEP_DEPTH", 1)
+    for folder in (root / "1", root / "1" / "2"):
+        folder.mkdir()
+        (folder / durable.temporary_name()).write_bytes(b"")
+    assert sweep_temporaries(at(root)) == 1
+
+
+# ---------------------------------------------------------------------- our own small files
+
+
+def test_a_small_file_is_written_whole_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "config.toml"
+    write_durably(at(path), b"one")
+    write_durably(at(path), b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["config.toml"]
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (path, path.parent)] == [0o600, 0o700]
+
+
+def test_a_config_kept_among_dotfiles_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "dotfiles" / "config.toml").write_bytes(b"one")
+    (tmp_path / "config.toml").symlink_to("dotfiles/config.toml")
+    write_durably(at(tmp_path / "config.toml"), b"two")
+    assert (tmp_path / "config.toml").is_symlink()
+    assert (tmp_path / "dotfiles" / "config.toml").read_bytes() == b"two"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"one")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.ENOSPC))
+        with pytest.raises(ConvergenceError, match="No space left"):
+            write_durably(at(path), b"two")
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"one", ["config.toml"])
+
+
+def test_only_the_first_creates(tmp_path: Path) -> None:
+    path = at(tmp_path / "id")
+    assert create_durably(path, b"one")
+    assert not create_durably(path, b"two")
+    assert (tmp_path / "id").read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["id"]
+
+
+def test_a_small_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    assert read_bounded(at(path), 3) is None
+    assert read_bounded(at(path / "below"), 3) is None
+    path.write_bytes(b"123")
+    assert read_bounded(at(path), 3) == b"123"
+    path.write_bytes(b"1234")
+    with pytest.raises(RefusedInputError, match="longer than 3"):
+        read_bounded(at(path), 3)
+
+
+def test_a_small_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(RefusedInputError, match="no regular file"):
+            read_bounded(at(path), 10)
