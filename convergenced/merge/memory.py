@@ -19,7 +19,7 @@ INDEX = "MEMORY.md"
 
 @dataclass(frozen=True, slots=True)
 class MergedText:
-    """What came out: None for a file that is gone; `conflict` where both sides stand in it."""
+    """What came out: None for a file that is gone; `conflict` where merging left both sides in it."""
 
     data: bytes | None
     conflict: bool = False
