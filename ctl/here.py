@@ -39,9 +39,9 @@ def read_status(project: str | None = None) -> tuple[Status, bool]:
             return cast("Status", daemon.call("status", params)), True
     except NoDaemonError as error:
         print(f"{error.summary}; this is what the store holds ({error.hint})", file=sys.stderr)
-    from convergenced.sync.offline import offline_status  # opens the store with pygit2
+    from convergenced.control.offline import offline_status  # opens the store with pygit2
 
-    found = cast("Status", offline_status(locations(), os.environ))
+    found = offline_status(locations(), os.environ)
     if project is not None:
         kept = [one for one in found["projects"] if project in {one["id"], one["root"]}]
         if not kept:

@@ -211,17 +211,18 @@ def load_or_create_machine_id(
     A new name later does not change the id. Raises `ConvergenceError` where the file does not hold an
     id: a new one would make this machine a stranger to its own past.
     """
-    found = _read_machine_id(path)
+    found = read_machine_id(path)
     if found is None:
         fresh = f"{_slug(name)}-{random_bytes(4).hex()}"
         create_durably(path, f"{fresh}\n".encode("ascii"))  # who loses a race reads the winner's
-        found = _read_machine_id(path)
+        found = read_machine_id(path)
     if found is None:
         raise ConvergenceError(f"{path} vanished while it was made", "try again")
     return found
 
 
-def _read_machine_id(path: LocalPath) -> MachineId | None:
+def read_machine_id(path: LocalPath) -> MachineId | None:
+    """The id kept at `path`, None where there is none. Raises `ConvergenceError` where it is damaged."""
     raw = read_bounded(path, MAX_MACHINE_ID_FILE)
     if raw is None:
         return None

@@ -78,7 +78,7 @@ class Machine:
     top: Path
     name: str
     hubs: tuple[Path | str, ...] = ()
-    interval: str = "500ms"
+    interval: str = "1s"
     project_name: str = "src/proj"
     process: subprocess.Popen[bytes] | None = None
     extra: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,99 @@
+"""What `status` can say without a daemon: configuration and store are read, nothing is changed.
+
+Promise: nothing is called synced here, because nobody looked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from posixpath import join
+
+from convergenced.control.answers import Attention, Peer, Project, Status
+from convergenced.control.status import STATUS_SCHEMA
+from convergenced.errors import ConfigError, ConvergenceError
+from convergenced.machine.files import RealFiles
+from convergenced.machine.locations import ClaudeLocations, Locations, read_machine_id
+from convergenced.machine.settings import Settings, load_settings
+from convergenced.merge.layout import read_project
+from convergenced.merge.roster import Participant, parse_roster
+from convergenced.model import LocalPath, Oid, ProjectId
+from convergenced.ports import Store
+from convergenced.store.branch import PROJECTS
+from convergenced.store.repo import open_store
+from convergenced.sync.scan import scan_folder
+from convergenced.urls import redact_url
+
+
+def offline_status(locations: Locations, environ: Mapping[str, str]) -> Status:
+    """The `status` answer as far as files tell it. Raises `StoreError` where the store is damaged."""
+    attention: list[Attention] = []
+    try:
+        settings = load_settings(locations.config_file)
+    except ConfigError as error:
+        settings = Settings()
+        attention.append({"kind": "config", "project": None, "text": error.summary, "fix": error.hint})
+    machine = read_machine_id(locations.machine_id_file) or ""
+    projects: list[Project] = []
+    if os.path.isdir(locations.store):
+        claude = ClaudeLocations.from_environment(environ, os.path.expanduser("~"))
+        store = open_store(locations.store, recover=False)
+        for ref, tip in sorted(store.refs(PROJECTS).items()):
+            project = ProjectId(ref.removeprefix(PROJECTS))
+            try:
+                projects.append(_project(store, project, tip, machine, claude.projects))
+            except ConvergenceError as error:
+                text = f"cannot be read: {error.summary}"
+                attention.append({"kind": "store", "project": project, "text": text, "fix": error.hint})
+    return {
+        "schema": STATUS_SCHEMA,
+        "machine": {"id": machine, "name": settings.machine.name or machine},
+        "daemon": {
+            "pid": None,
+            "version": None,
+            "uptime_s": 0.0,
+            "state": "halted",
+            "reasons": ["the daemon does not run"],
+        },
+        "peers": list(_peers(settings)),
+        "projects": projects,
+        "available": [],
+        "attention": attention,
+    }
+
+
+def _peers(settings: Settings) -> Iterator[Peer]:
+    for peer in settings.peers:
+        yield {
+            "name": peer.name,
+            "url": redact_url(peer.url),
+            "state": "untried",
+            "last_fetch": None,
+            "last_push": None,
+            "error": None,
+            "next_try": None,
+        }
+
+
+def _project(store: Store, project: ProjectId, tip: Oid, machine: str, projects_dir: LocalPath) -> Project:
+    tree, _ = read_project(store, store.read_commit(tip).tree)
+    mine: Participant | None = None
+    if tree.roster is not None:
+        entries = parse_roster(store.read_blob(tree.roster)).participants.values()
+        mine = next((entry for entry in entries if entry.machine_id == machine), None)
+    context_dir = None if mine is None else LocalPath(join(projects_dir, mine.encoded_dir))
+    scan = None if context_dir is None else scan_folder(RealFiles(), context_dir)
+    return {
+        "id": project,
+        "root": None if mine is None else mine.project_root,
+        "context_dir": context_dir,
+        "tip": tip,
+        "state": "pending",
+        "sessions": len(tree.sessions),
+        "bytes": 0 if scan is None else scan.size,
+        "ahead": 0,
+        "behind": 0,
+        "held": None,
+        "last_ingest": None,
+        "last_exchange": None,
+    }
