@@ -61,11 +61,17 @@ def _on_terminal() -> None:
         while True:
             terminal = Terminal.of(sys.stdout, os.environ)
             rows = shutil.get_terminal_size().lines
-            shown = _screen(terminal, rows)
-            # Home, each line with the rest of its row erased, then everything below: no flicker.
-            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown[: rows - 1]) + "\x1b[J")
+            sys.stdout.write(frame(_screen(terminal, rows), rows))
             sys.stdout.flush()
             time.sleep(REDRAW_EVERY)
+
+
+def frame(lines: list[str], rows: int) -> str:
+    """What draws `lines` over the last frame: each row is erased before it is written.
+
+    Erasing after a line that fills its row would take its last character away.
+    """
+    return "\x1b[H" + "".join(f"\x1b[2K{line}\n" for line in lines[: rows - 1]) + "\x1b[J"
 
 
 def _screen(terminal: Terminal, rows: int) -> list[str]:
