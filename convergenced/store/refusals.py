@@ -189,7 +189,8 @@ _MEANINGS = (
     ),
     _means(
         r"permission denied|insufficient permission|read-only file system|operation not permitted|"
-        r"access denied|not allowed to (push|write)|permission to .* denied|write access",
+        r"access denied|unable to create temporary|"
+        r"not allowed to (push|write)|permission to .* denied|write access",
         "{place} does not let this user write or read ({said})",
         _ACCESS,
         refused=True,
@@ -214,7 +215,7 @@ _MEANINGS = (
     ),
     _means(
         r"connection (was )?(reset|closed|aborted)|closed by remote host|hung up|early eof|broken pipe|"
-        r"disconnect|rpc failed|empty reply|unexpected eof|eof|failed to report status|"
+        r"disconnect|rpc failed|empty reply|unexpected eof|eof|failed to report status|ssl error: syscall|"
         r"returned error: (5\d\d|429)|status code: (5\d\d|429)",
         "{host} broke off ({said})",
         LATER,

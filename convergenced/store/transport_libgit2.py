@@ -192,6 +192,14 @@ class _Callbacks(pygit2.RemoteCallbacks):
             raise explain(said, self._place).error
         return offer
 
+    def certificate_check(self, certificate: object, valid: bool, host: bytes) -> bool:
+        """Only who is known: left to itself, the binding takes every ssh host for genuine."""
+        if not valid:
+            ssh = self._place.url.kind is UrlKind.SSH
+            said = "host key verification failed" if ssh else "ssl certificate is not valid"
+            raise explain(said, self._place).error
+        return True
+
     def push_update_reference(self, refname: str, message: str | None) -> None:
         """Keeps the peer's word on one branch."""
         self.answers[refname] = message
