@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from convergenced.merge.session import iterate_records
 from convergenced.merge.segments import read_transcript, write_transcript
+from convergenced.merge.session import iterate_records
 from convergenced.model import Oid, SessionId
 from convergenced.ports import Objects
 

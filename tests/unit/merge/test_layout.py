@@ -17,7 +17,7 @@ from convergenced.merge.layout import (
     write_folder,
     write_project,
 )
-from convergenced.merge.names import beside, find_fault, settle_names
+from convergenced.merge.names import MAX_DEPTH, beside, find_fault, settle_names
 from convergenced.merge.segments import write_transcript
 from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Oid, SessionId, TreeEntry
 from tests.fakes.store import MemoryStore
@@ -82,8 +82,8 @@ def test_session_folders_are_not_opened(store: MemoryStore) -> None:
 
 
 BAD_NAMES = [
-    "..", ".", "a\\b", "C:\\x", "tab\there", "bell\x07", "del\x7f", "\x85", ".git", ".GIT", ".Git ", ".git.", "git~1", "GIT~2",
-    ".g\u200cit", ".gi\ufefft", ".git::$INDEX_ALLOCATION", ".gitmodules", "gi7eba~1", "n" * 256, "é" * 128,
+    "..", ".", "a\\b", "C:\\x", "tab\there", "bell\x07", "del\x7f", "\x85", ".git", ".GIT", ".Git ", ".git.",
+    "git~1", "GIT~2", ".g\u200cit", ".gi\ufefft", ".git::$INDEX_ALLOCATION", ".gitmodules", "gi7eba~1", "n" * 256, "é" * 128,
     b"\xff.md".decode("utf-8", "surrogateescape"),
 ]  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_of_colliding_names_the_first_in_byte_order_stays(
 
 def test_depth_is_bounded(store: MemoryStore) -> None:
     tree = folder(store, ("x", MODE_BLOB, store.write_blob(b"x")))
-    for _ in range(layout.MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         tree = folder(store, ("d", MODE_TREE, tree))
     files, refusals = read_folder(store, tree, "context/s")
     assert files == {}

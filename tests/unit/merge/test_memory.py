@@ -34,7 +34,8 @@ class TestNotes:
     def test_an_overlap_keeps_both_sides_in_the_order_of_their_bytes(self) -> None:
         ours, theirs = BASE.replace(b"two", b"zwei"), BASE.replace(b"two", b"deux")
         assert merge(ours, theirs, BASE) == (
-            b"# Facts\n\none\n<<<<<<< convergence\ndeux\n=======\nzwei\n>>>>>>> convergence\nthree\nfour\nfive\n"
+            b"# Facts\n\none\n<<<<<<< convergence\ndeux\n=======\nzwei\n>>>>>>> convergence\n"
+            b"three\nfour\nfive\n"
         )
 
     def test_two_files_of_one_name_share_what_they_share(self) -> None:

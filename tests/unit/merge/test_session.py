@@ -23,7 +23,7 @@ from tests.transcripts import SID, keep, noted, records_of, spoken
 
 P = [spoken("p1", 1), noted("normal"), spoken("p2", 2)]
 A1, A2, B1, B2 = spoken("a1", 11), spoken("a2", 12), spoken("b1", 21), spoken("b2", 22)
-M, N, O = noted("m"), noted("n"), noted("o")
+M, N, K = noted("m"), noted("n"), noted("o")
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ class TestOneLineage:
             pytest.param(P, [*P, A1], [*P, A1], id="one goes on"),
             pytest.param([], [A1], [A1], id="one is empty"),
             pytest.param([*P, M], [*P, A1], [*P, M, A1], id="only one went on talking"),
-            pytest.param([*P, M, A1, N], [*P, O], [*P, O, M, A1, N], id="the conversation comes last"),
-            pytest.param([*P, M, N], [*P, M, O], [*P, M, N, O], id="both only kept books"),
+            pytest.param([*P, M, A1, N], [*P, K], [*P, K, M, A1, N], id="the conversation comes last"),
+            pytest.param([*P, M, N], [*P, M, K], [*P, M, N, K], id="both only kept books"),
             pytest.param([*P, M], [*P, N, M], [*P, N, M], id="books of one hold those of the other"),
             pytest.param([*P, A1, A2, M], [*P, A2, M], [*P, A1, A2, M], id="one lost a record"),
             pytest.param([*P, A1, A2], [*P, A2, B1], [*P, A1, A2, B1], id="one lost a record and went on"),

@@ -181,9 +181,7 @@ class TestFolders:
         assert list(files.values()) == [other]
 
     def test_names_that_collide_are_settled(self, store: MemoryStore) -> None:
-        merged = merge(
-            store, with_files(store, {"A.txt": b"1"}), with_files(store, {"a.txt": b"2"})
-        )
+        merged = merge(store, with_files(store, {"A.txt": b"1"}), with_files(store, {"a.txt": b"2"}))
         assert len({path.casefold() for path in files_of(store, merged)}) == 2
 
 
@@ -192,7 +190,7 @@ class TestMemory:
         return ProjectTree(memory={name + ".md": store.write_blob(data) for name, data in memory.items()})
 
     def test_each_file_is_merged_on_its_own(self, store: MemoryStore) -> None:
-        base = self.project(store, a=b"1\n2\n3\n", b="x".encode(), c=b"same")
+        base = self.project(store, a=b"1\n2\n3\n", b=b"x", c=b"same")
         ours = self.project(store, a=b"one\n2\n3\n", c=b"same", d=b"new")
         theirs = self.project(store, a=b"1\n2\nthree\n", b=b"x", c=b"same")
         merged = merge(store, ours, theirs, base)
