@@ -138,7 +138,8 @@ def _parts(locations: Locations, settings: Settings, home: str) -> Iterator[Part
         name=name,
         os=_os(),
         home=LocalPath(home),
-        projects_dir=LocalPath(os.path.realpath(claude.projects)),
+        # As the client spells it in transcripts: it does not resolve links in its own folder.
+        projects_dir=claude.projects,
         backups_dir=locations.backups_dir,
         cleanup_days=claude.cleanup_period_days(),
         version=__version__,
@@ -148,7 +149,7 @@ def _parts(locations: Locations, settings: Settings, home: str) -> Iterator[Part
     try:
         yield Parts(
             store=store,
-            files=RealFiles([machine.projects_dir]),
+            files=RealFiles([machine.projects_dir, machine.backups_dir]),
             state=state,
             processes=RealProcesses(claude.sessions),
             clock=clock,

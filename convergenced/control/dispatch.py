@@ -180,14 +180,14 @@ class Dispatcher:
         self._engine.wait(wanted, since, timeout, answer)
 
     def _init(self, params: dict[str, Json], reply: Reply) -> None:
-        path = LocalPath(_required(params, "path"))
+        path = LocalPath(os.path.realpath(_required(params, "path")))
         wanted = _text(params, "id", None)
         rewrite_home = _truth(params, "rewrite_home", otherwise=True)
         parts, checkouts = self._parts, self._engine.checkouts
         self._track(reply, lambda: begin_project(parts, checkouts, path, wanted, rewrite_home))
 
     def _join(self, params: dict[str, Json], reply: Reply) -> None:
-        path = LocalPath(_required(params, "path"))
+        path = LocalPath(os.path.realpath(_required(params, "path")))
         wanted = _text(params, "id", None)
         parts, checkouts, peers = self._parts, self._engine.checkouts, self._engine.peer_openers()
         self._track(reply, lambda: join_project(parts, checkouts, peers, path, wanted))
