@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import stat
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -144,6 +146,61 @@ def test_the_kernel_names_us_at_both_ends() -> None:
             who = peer_credentials(end)
             assert who is not None
             assert (who.uid, who.pid) == (os.geteuid(), os.getpid())
+
+
+class Darwin:
+    """A socket of macOS: no SO_PEERCRED, but LOCAL_PEERCRED (struct xucred) and LOCAL_PEERPID."""
+
+    def __init__(self, xucred: bytes) -> None:
+        self.xucred = xucred
+
+    def getsockopt(self, level: int, name: int, length: int) -> bytes:
+        assert level == 0
+        return {1: self.xucred, 2: struct.pack("@i", 4711)}[name][:length]
+
+
+def test_macos_names_the_other_end_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "SO_PEERCRED", raising=False)
+    xucred = struct.pack("@IIh16I", 0, 501, 1, 20, *[0] * 15)
+    assert peer_credentials(cast("socket.socket", Darwin(xucred))) == Credentials(501, 4711)
+    assert peer_credentials(cast("socket.socket", Darwin(b"short"))) is None
+
+
+class NoDescriptorLeft:
+    """A listener whose first `accept` finds no descriptor."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener, self.failed = listener, False
+
+    def fileno(self) -> int:
+        return self.listener.fileno()
+
+    def close(self) -> None:
+        self.listener.close()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.listener.accept()
+
+
+def test_without_descriptors_newcomers_wait_and_the_others_are_served(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.05)
+    server = serve()
+    old = connect()
+    old.ask("before")
+    assert old.answer()["result"] == "before"
+    listener = NoDescriptorLeft(server._listener)
+    server._listener = cast("socket.socket", listener)
+    fresh = connect()
+    fresh.ask("fresh")
+    old.ask("old")
+    assert old.answer()["result"] == "old"
+    assert fresh.answer()["result"] == "fresh"
+    assert listener.failed
 
 
 def test_a_socket_that_nobody_serves_is_replaced(serve: Serve, connect: Connect, path: str) -> None:
