@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 
 from watchdog.events import (
@@ -30,6 +31,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+from watchdog.utils import BaseThread
 
 from convergenced.errors import ConvergenceError, UsageError
 from convergenced.machine.clock import SystemClock
@@ -59,7 +61,7 @@ if sys.platform == "darwin":
 
 _LIMITS = "/proc/sys/fs/inotify"
 _starting = threading.Lock()
-"""Held while a watcher finds out which inotify descriptors are its own."""
+"""Held while a watcher finds out which inotify descriptors and threads are its own."""
 
 
 class FolderWatcher:
@@ -107,8 +109,9 @@ class _Watch(FileSystemEventHandler, logging.Handler):
         self._identity = os.stat(self._real)
         self._delivery = threading.RLock()
         self._active = True
-        self._observer: BaseObserver = Observer()
+        self._observer: BaseObserver | None = None
         self._descriptors: set[int] = set()
+        self._threads: set[BaseThread] = set()
         self._overflow: float | None = None
         self._count_again = True
         self._missing_before = 0
@@ -116,14 +119,20 @@ class _Watch(FileSystemEventHandler, logging.Handler):
     def begin(self) -> None:
         """Starts watchdog. Raises `ConvergenceError`."""
         with _starting:
-            before = _inotify_descriptors()
+            before, threads = _inotify_descriptors(), _watchdog_threads()
+            # A folder that is made while its parent's watch is added is found twice, which watchdog warns
+            # of; where warnings are errors that would end its thread.
+            warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             try:
+                self._observer = Observer()
                 self._observer.schedule(self, self._real, recursive=True, event_filter=_EVENTS)
                 self._observer.start()
             except OSError as error:
-                self._observer.unschedule_all()
+                if self._observer is not None:
+                    self._observer.stop()
                 raise _refused(self.folder, error) from error
             self._descriptors = _inotify_descriptors() - before
+            self._threads = _watchdog_threads() - threads
         # The only word about an overflow: watchdog logs it and goes on.
         logging.getLogger("watchdog").addHandler(self)
         self._count()
@@ -133,9 +142,10 @@ class _Watch(FileSystemEventHandler, logging.Handler):
         with self._delivery:
             self._active = False
         logging.getLogger("watchdog").removeHandler(self)
-        self._observer.stop()
-        if threading.current_thread() is not self._observer:
-            self._observer.join(STOP_S)
+        if self._observer is not None:
+            self._observer.stop()
+            if threading.current_thread() is not self._observer:
+                self._observer.join(STOP_S)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Passes the event on (called by watchdog)."""
@@ -171,7 +181,7 @@ class _Watch(FileSystemEventHandler, logging.Handler):
             same = False
         if not same:
             return f"{self.folder} was moved or replaced and is not watched; it is found by the rescan"
-        if not self._observer.is_alive() or not all(one.is_alive() for one in self._observer.emitters):
+        if not all(thread.is_alive() for thread in self._threads):
             return f"watching {self.folder} ended by itself; changes are found by the rescan"
         if self._overflow is not None and self._clock.monotonic() - self._overflow < OVERFLOW_SHOWN_S:
             return (
@@ -233,6 +243,10 @@ def _folders(root: str) -> Iterator[str]:
                 waiting.extend(item.path for item in found if item.is_dir(follow_symlinks=False))
         except OSError:
             continue  # gone meanwhile, or unreadable: then watchdog has no watch below it either
+
+
+def _watchdog_threads() -> set[BaseThread]:
+    return {thread for thread in threading.enumerate() if isinstance(thread, BaseThread)}
 
 
 def _inotify_descriptors() -> set[int]:

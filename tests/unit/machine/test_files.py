@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -110,11 +111,19 @@ def test_a_root_that_is_not_there_yet_is_made_for_the_first_file(tmp_path: Path)
     assert (tmp_path / "claude" / "projects" / "p" / "s.jsonl").read_bytes() == b"new"
 
 
-def test_a_path_may_not_climb_out_by_dots(real: RealFiles, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "x").write_bytes(b"x")
-    (tmp_path / "projects" / "link").symlink_to(tmp_path / "elsewhere")
-    assert real.stat(at(tmp_path / "projects" / "link" / "x")) is None
+@pytest.mark.parametrize("way", ["elsewhere/x", "projects/../elsewhere/x", "projects-of-others/x"])
+def test_nothing_outside_the_roots_is_written_or_removed(real: RealFiles, tmp_path: Path, way: str) -> None:
+    path = Path(os.path.normpath(tmp_path / way))
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    climbing = LocalPath(f"{tmp_path}/{way}")
+    expect = RealFiles().stat(at(path))
+    assert expect is not None
+    with pytest.raises(RefusedInputError, match="outside"):
+        real.replace(climbing, iter([b"new"]), expect=expect, mtime_ns=MOMENT, backup=None, guard=free)
+    with pytest.raises(RefusedInputError, match="outside"):
+        real.remove(climbing, expect=expect, backup=None, guard=free)
+    assert path.read_bytes() == b"x"
 
 
 def test_what_is_written_is_for_this_user_alone(real: RealFiles, root: Path) -> None:
@@ -149,10 +158,8 @@ def test_no_descriptor_is_left_open(real: RealFiles, root: Path, tmp_path: Path)
     for _ in range(3):
         path = root / "p" / "s.jsonl"
         for guard in (held, free):
-            try:
+            with contextlib.suppress(HeldError):
                 put(real, path, expect=real.stat(at(path)), backup=tmp_path / "backups/s", guard=guard)
-            except HeldError:
-                pass
         real.read(at(path), 0, 10)
         real.list(at(root / "p"))
         real.list(at(root / "link"))
@@ -194,19 +201,14 @@ def test_a_backup_on_another_disk_is_a_copy(root: Path, other_disk: Path) -> Non
 
 def test_a_copy_is_taken_away_when_the_replace_is_held(root: Path, other_disk: Path) -> None:
     real = RealFiles([at(root), at(other_disk)])
-    (root / "s.jsonl").write_bytes(b"old")
+    path = root / "s.jsonl"
+    path.write_bytes(b"old")
 
     def held() -> None:
         raise HeldError("Claude Code runs here")
 
     with pytest.raises(HeldError):
-        put(
-            real,
-            root / "s.jsonl",
-            expect=real.stat(at(root / "s.jsonl")),
-            backup=other_disk / "s",
-            guard=held,
-        )
+        put(real, path, expect=real.stat(at(path)), backup=other_disk / "s", guard=held)
     assert os.listdir(other_disk) == []
 
 
@@ -231,13 +233,7 @@ def test_backups_of_one_name_have_a_bound(
 )
 @pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 def test_a_refusing_disk_is_told_with_a_remedy_and_changes_nothing(
-    real: RealFiles,
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    call: str,
-    number: int,
-    remedy: str,
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, remedy: str
 ) -> None:
     path = root / "s.jsonl"
     path.write_bytes(b"old")
@@ -245,11 +241,12 @@ def test_a_refusing_disk_is_told_with_a_remedy_and_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(number))
         with pytest.raises(ConvergenceError) as caught:
-            put(real, path, expect=expect, backup=tmp_path / "backups" / "s.jsonl")
+            put(real, path, expect=expect, backup=root.parent / "backups" / "s.jsonl")
     assert remedy in caught.value.hint
     assert "s.jsonl" in caught.value.summary
     assert (os.listdir(root), path.read_bytes()) == (["s.jsonl"], b"old")
     assert real.stat(at(path)) == expect
+    assert not os.path.lexists(root.parent / "backups" / "s.jsonl")
 
 
 def test_where_hard_links_do_not_exist_all_works_by_copy_and_rename(

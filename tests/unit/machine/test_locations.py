@@ -13,7 +13,7 @@ import platformdirs
 import pytest
 
 from convergenced.errors import ConvergenceError
-from convergenced.machine import locations
+from convergenced.machine import durable, locations
 from convergenced.machine.locations import (
     MAX_SOCKET_PATH,
     ClaudeLocations,
@@ -219,7 +219,7 @@ def test_a_damaged_id_is_an_error_and_stays_as_it_is(tmp_path: Path, content: by
 def test_two_who_start_at_once_agree_on_one_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = LocalPath(str(tmp_path / "id"))
     both = threading.Barrier(2, timeout=20)
-    create = locations.create_durably
+    create = durable.create_durably
 
     def created_together(where: LocalPath, data: bytes) -> bool:
         both.wait()
@@ -227,10 +227,11 @@ def test_two_who_start_at_once_agree_on_one_id(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(locations, "create_durably", created_together)
     ids: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: ids.append(load_or_create_machine_id(path, "desktop")))
-        for _ in range(2)
-    ]
+
+    def begin() -> None:
+        ids.append(load_or_create_machine_id(path, "desktop"))
+
+    threads = [threading.Thread(target=begin) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
