@@ -10,6 +10,7 @@ command that meets it exits (`exit_code`, the table of the command contract)::
     ├── PeerError                   4   a peer refused or could not be reached
     │   ├── PeerUnreachableError    4   worth trying again by itself
     │   └── PeerRefusedError        4   needs a person
+    │       └── BranchesRefusedError 4  only some branches; the others arrived
     ├── AttentionError              5   conflicts, secrets, quarantine
     ├── DegradedError               6
     ├── TimedOutError               7
@@ -23,6 +24,11 @@ command that meets it exits (`exit_code`, the table of the command contract)::
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+MAX_NAMED = 3
+"""Failures that one error spells out, at most; the rest is counted."""
 
 
 class ConvergenceError(Exception):
@@ -68,6 +74,20 @@ class PeerUnreachableError(PeerError):
 
 class PeerRefusedError(PeerError):
     """The peer answered and said no (permission, not a repository, a hook): a person has to act."""
+
+
+class BranchesRefusedError(PeerRefusedError):
+    """Single branches of a peer could not be had (gone, damaged, not allowed); the others arrived.
+
+    `reasons` has the failure of each full ref name.
+    """
+
+    def __init__(self, reasons: Mapping[str, PeerError]) -> None:
+        first = next(iter(reasons.values()), PeerError("nothing arrived"))
+        shown = "; ".join(f"{error.summary} [{ref}]" for ref, error in list(reasons.items())[:MAX_NAMED])
+        more = f"; and {len(reasons) - MAX_NAMED} more" if len(reasons) > MAX_NAMED else ""
+        super().__init__(shown + more, first.hint)
+        self.reasons = dict(reasons)
 
 
 class AttentionError(ConvergenceError):

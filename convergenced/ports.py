@@ -87,7 +87,10 @@ class Peer(Protocol):
         ...
 
     def fetch(self, wanted: Mapping[str, str]) -> None:
-        """Brings remote refs (keys) into the store as tracking refs (values), which may be rewound."""
+        """Brings remote refs (keys) into the store as tracking refs (values), which may be rewound.
+
+        Raises `BranchesRefusedError` where single branches could not be had; the others arrived.
+        """
         ...
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:

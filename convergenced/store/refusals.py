@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convergenced.errors import PeerError, PeerRefusedError, PeerUnreachableError
@@ -22,8 +21,6 @@ NOT_CONFIRMED = "the peer did not confirm it"
 
 MAX_REASON = 300
 """Characters of somebody else's words that are passed on, at most."""
-MAX_NAMED = 3
-"""Failures that are spelled out in one error; the rest is counted."""
 
 
 def is_behind(reason: str) -> bool:
@@ -243,23 +240,9 @@ def stopped(place: Place) -> PeerUnreachableError:
     return PeerUnreachableError(f"the exchange with {place.name} was broken off because the daemon stops")
 
 
-def joined(failures: Sequence[PeerError]) -> PeerError:
-    """One error for what went wrong with several branches; at least one."""
-    if len(failures) == 1:
-        return failures[0]
-    shown = "; ".join(failure.summary for failure in failures[:MAX_NAMED])
-    more = f"; and {len(failures) - MAX_NAMED} more" if len(failures) > MAX_NAMED else ""
-    return PeerRefusedError(shown + more, failures[0].hint)
-
-
-def about_ref(failure: PeerError, ref: str) -> PeerError:
-    """The same failure, naming the branch it is about."""
-    return type(failure)(f"{failure.summary} [{ref}]", failure.hint)
-
-
-def no_such_remote_branch(place: Place, ref: str) -> PeerError:
-    """A wanted branch is not there, in git's own words' explanation."""
-    return about_ref(explain("couldn't find remote ref", place).error, ref)
+def no_such_remote_branch(place: Place) -> PeerError:
+    """A wanted branch is not there."""
+    return explain("couldn't find remote ref", place).error
 
 
 def not_a_repository(place: Place) -> PeerRefusedError:

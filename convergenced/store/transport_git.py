@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from convergenced.errors import PeerError, PeerRefusedError, PeerUnreachableError
+from convergenced.errors import BranchesRefusedError, PeerError, PeerRefusedError, PeerUnreachableError
 from convergenced.model import LocalPath, Oid
 from convergenced.store.handles import store_handle, tip
 from convergenced.store.program import Limits, Outcome, Programs
@@ -23,9 +23,7 @@ from convergenced.store.refusals import (
     NO_SUCH_BRANCH,
     NOT_CONFIRMED,
     Place,
-    about_ref,
     explain,
-    joined,
     push_reason,
     stopped,
     summary_line,
@@ -118,11 +116,11 @@ class GitPeer:
         for remote, tracking in pairs:
             if not is_branch(remote) or not is_ref_name(tracking):
                 raise PeerRefusedError(f"{remote!r} is no branch that can be fetched", "")
-        failures: list[PeerError] = []
+        failures: dict[str, PeerError] = {}
         for start in range(0, len(pairs), REFS_A_CALL):
-            failures += self._fetch_some(pairs[start : start + REFS_A_CALL])
+            failures |= self._fetch_some(pairs[start : start + REFS_A_CALL])
         if failures:
-            raise joined(failures)
+            raise BranchesRefusedError(failures)
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""
@@ -136,7 +134,7 @@ class GitPeer:
         """Breaks off what runs, for good: later calls raise `PeerUnreachableError`."""
         self._programs.close()
 
-    def _fetch_some(self, pairs: Sequence[tuple[str, str]]) -> Sequence[PeerError]:
+    def _fetch_some(self, pairs: Sequence[tuple[str, str]]) -> dict[str, PeerError]:
         options = [
             "--no-tags",
             "--no-write-fetch-head",
@@ -147,13 +145,15 @@ class GitPeer:
         specs = [f"+{remote}:{tracking}" for remote, tracking in pairs]
         outcome = self._git(["fetch", *options, "--", self._target, *specs], self._transfer())
         if outcome.code == 0:
-            return []
+            return {}
         failure = explain(outcome.err, self._place)
         if not failure.one_ref:
             raise failure.error
         if len(pairs) == 1:
-            return [about_ref(failure.error, pairs[0][0])]
-        return [error for pair in pairs for error in self._fetch_some([pair])]
+            return {pairs[0][0]: failure.error}
+        # git gives up on all for the sake of one: halve until it stands alone.
+        middle = len(pairs) // 2
+        return self._fetch_some(pairs[:middle]) | self._fetch_some(pairs[middle:])
 
     def _push_some(self, refs: Sequence[str]) -> dict[str, str | None]:
         options = ["--porcelain", "--no-verify", "--progress"]

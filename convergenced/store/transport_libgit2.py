@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pygit2
 from pygit2.enums import CredentialType
 
-from convergenced.errors import PeerError, PeerRefusedError
+from convergenced.errors import BranchesRefusedError, PeerError, PeerRefusedError
 from convergenced.model import LocalPath, Oid
 from convergenced.store.handles import GIT_FAILURES, store_handle, tip
 from convergenced.store.refnames import is_branch, is_oid, is_ref_name
@@ -25,9 +25,7 @@ from convergenced.store.refusals import (
     NO_SUCH_BRANCH,
     NOT_CONFIRMED,
     Place,
-    about_ref,
     explain,
-    joined,
     no_such_remote_branch,
     push_reason,
     stopped,
@@ -74,14 +72,12 @@ class Libgit2Peer:
             if not is_branch(remote_ref) or not is_ref_name(tracking):
                 raise PeerRefusedError(f"{remote_ref!r} is no branch that can be fetched", "")
         there = self.list()  # libgit2 passes over an absent branch in silence
-        failures: list[PeerError] = [
-            no_such_remote_branch(self._place, ref) for ref in wanted if ref not in there
-        ]
+        failures = {ref: no_such_remote_branch(self._place) for ref in wanted if ref not in there}
         present = {ref: tracking for ref, tracking in wanted.items() if ref in there}
         if present:
-            failures += self._take_over(present)
+            failures |= self._take_over(present)
         if failures:
-            raise joined(failures)
+            raise BranchesRefusedError(failures)
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""
@@ -105,13 +101,13 @@ class Libgit2Peer:
         """Breaks off what runs, for good: later calls raise `PeerUnreachableError`."""
         self._stopping.set()
 
-    def _take_over(self, wanted: Mapping[str, str]) -> Sequence[PeerError]:
+    def _take_over(self, wanted: Mapping[str, str]) -> dict[str, PeerError]:
         """Downloads into a repository of its own, from which only what is sound is copied.
 
         libgit2 looks at nothing it downloads, and lets two fetches into one repository fail on the
         lock of FETCH_HEAD.
         """
-        failures: list[PeerError] = []
+        failures: dict[str, PeerError] = {}
         store = store_handle(self._store)
         with tempfile.TemporaryDirectory(prefix="convergence-") as folder:
             annex = _annex(folder, store, wanted)
@@ -121,12 +117,12 @@ class Libgit2Peer:
             for number, (ref, tracking) in enumerate(wanted.items()):
                 arrived = tip(annex, f"{_ARRIVED}{number}")
                 if arrived is None:
-                    failures.append(no_such_remote_branch(self._place, ref))
+                    failures[ref] = no_such_remote_branch(self._place)
                     continue
                 try:
                     take_over(annex, store, arrived, tracking, callbacks.check)
                 except ValueError as error:
-                    failures.append(about_ref(explain(str(error), self._place).error, ref))
+                    failures[ref] = explain(str(error), self._place).error
         return failures
 
     @contextmanager

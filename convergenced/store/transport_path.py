@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import pygit2
 
-from convergenced.errors import PeerError, PeerRefusedError
+from convergenced.errors import BranchesRefusedError, PeerError, PeerRefusedError
 from convergenced.model import LocalPath, Oid
 from convergenced.store.handles import GIT_FAILURES, open_exactly, store_handle
 from convergenced.store.handles import tip as tip_of
@@ -22,9 +22,7 @@ from convergenced.store.refusals import (
     BEHIND,
     NO_SUCH_BRANCH,
     Place,
-    about_ref,
     explain,
-    joined,
     no_such_remote_branch,
     not_a_repository,
     push_reason,
@@ -62,16 +60,20 @@ class PathPeer:
         """
         peer = self._open_peer()
         store = store_handle(self._store)
-        failures: list[PeerError] = []
+        failures: dict[str, PeerError] = {}
         for remote, tracking in wanted.items():
             if not is_branch(remote) or not is_ref_name(tracking):
                 raise PeerRefusedError(f"{remote!r} is no branch that can be fetched", "")
+            tip = tip_of(peer, remote)
+            if tip is None:
+                failures[remote] = no_such_remote_branch(self._place)
+                continue
             try:
-                self._fetch_one(peer, store, remote, tracking)
-            except PeerRefusedError as error:
-                failures.append(error)
+                take_over(peer, store, tip, tracking, self._check)
+            except ValueError as error:
+                failures[remote] = explain(str(error), self._place).error
         if failures:
-            raise joined(failures)
+            raise BranchesRefusedError(failures)
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""
@@ -82,17 +84,6 @@ class PathPeer:
     def close(self) -> None:
         """Breaks off what runs, for good: later calls raise `PeerUnreachableError`."""
         self._stopping.set()
-
-    def _fetch_one(
-        self, peer: pygit2.Repository, store: pygit2.Repository, remote: str, tracking: str
-    ) -> None:
-        tip = tip_of(peer, remote)
-        if tip is None:
-            raise no_such_remote_branch(self._place, remote)
-        try:
-            take_over(peer, store, tip, tracking, self._check)
-        except ValueError as error:
-            raise about_ref(explain(str(error), self._place).error, remote) from error
 
     def _push_one(self, store: pygit2.Repository, peer: pygit2.Repository, ref: str) -> str | None:
         new = tip_of(store, ref) if is_branch(ref) else None

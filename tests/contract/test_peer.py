@@ -11,7 +11,12 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from convergenced.errors import MissingObjectError, PeerRefusedError, PeerUnreachableError
+from convergenced.errors import (
+    BranchesRefusedError,
+    MissingObjectError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 from convergenced.model import Author, Commit, LocalPath, Oid, TreeEntry
 from convergenced.ports import Store
 from convergenced.store.git import GitStore
@@ -256,8 +261,9 @@ def test_a_tracking_ref_follows_a_peer_that_was_rewound(world: World) -> None:
 def test_a_wanted_branch_that_is_gone_does_not_keep_the_others(world: World) -> None:
     store, peer = world.machine()
     y = write(world.hub, Y, "of y")
-    with pytest.raises(PeerRefusedError, match="project/x"):
+    with pytest.raises(BranchesRefusedError, match="project/x") as caught:
         peer.fetch({X: TRACK_X, Y: TRACK_Y})
+    assert set(caught.value.reasons) == {X}
     assert store.refs("refs/") == {TRACK_Y: y}
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from convergenced.errors import (
+    BranchesRefusedError,
     MissingObjectError,
     PeerError,
     PeerRefusedError,
@@ -61,7 +62,8 @@ class MemoryPeer:
                 self._track(tracking, there[remote])
         missing = [remote for remote in wanted if remote not in there]
         if missing:
-            raise PeerRefusedError(f"peer {self.name}: there is no branch {', '.join(missing)}")
+            gone = PeerRefusedError(f"{self.name} does not have a wanted branch")
+            raise BranchesRefusedError(dict.fromkeys(missing, gone))
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         self._reach("push", tuple(refs))

@@ -16,7 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pygit2.enums import ConfigLevel
 
-from convergenced.errors import PeerRefusedError, PeerUnreachableError, StoreError, UsageError
+from convergenced.errors import (
+    BranchesRefusedError,
+    PeerRefusedError,
+    PeerUnreachableError,
+    StoreError,
+    UsageError,
+)
 from convergenced.model import Author, Commit, LocalPath, Oid, TreeEntry
 from convergenced.store import transport_path
 from convergenced.store.git import GitStore
@@ -224,8 +230,9 @@ def test_a_tree_that_a_strict_hub_would_refuse_does_not_come_in(
         transport="git" if transport == "git" else "auto",
         environ={"PATH": os.environ["PATH"], "HOME": "/nowhere"},
     )
-    with pytest.raises(PeerRefusedError, match="not allowed"):
+    with pytest.raises(BranchesRefusedError, match="not allowed") as caught:
         peer.fetch({X: TRACK_X, Y: TRACK_Y})
+    assert set(caught.value.reasons) == {X}
     assert store.refs("refs/") == {TRACK_Y: y}
     run_git("-C", store.path, "fsck", "--strict")
 
