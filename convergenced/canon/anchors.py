@@ -42,9 +42,13 @@ CLOSINGS: tuple[bytes, ...] = (b"}}", rb"}\u007d", rb"\u007d}", rb"\u007d\u007d"
 """The closing braces of a sentinel that stands for an anchor of that style, in JSON. Only these
 spellings are sentinels: the opening is always plain, so that all are found by the same bytes."""
 
-DEPTH_LIMIT = 8
-"""Characters at the end of an anchor that can be spelled as escapes. Text that is spelled so
-already can not be told apart any more; nobody writes such text but us, and we stop here."""
+DEPTH_LIMIT = 3
+"""Characters at the end of an anchor that can be spelled as escapes; `SHORT_DEPTH` in a name so short
+that less than `PLAIN_AT_LEAST` would stay plain. What is spelled so already cannot be told apart any
+more: nobody writes such text but us, and we stop here."""
+
+SHORT_DEPTH = 2
+PLAIN_AT_LEAST = 3
 
 _ORDER: tuple[Name, ...] = ("PROJECT_ROOT", "PROJECT_CONTEXT_DIR", "HOME")
 _MEANINGFUL = re.compile(r"[A-DF-Za-df-z]")  # -1e5 would be a JSON number
@@ -111,8 +115,7 @@ def text_spelling(path: str) -> bytes:
 def json_spellings(path: str) -> tuple[tuple[bytes, ...], ...]:
     """How the path is recognized in JSON, by style and then by depth; `[0][0]` is the usual one.
 
-    A path without a slash has one style only. The depth reaches back to the last slash at most,
-    or to the second character, so that what a spelling begins with is always plain.
+    A path without a slash has one style only. The depth stays within the last name of a path.
     """
     styles = SLASHES if "/" in path else SLASHES[:1]
     return tuple(_depths(path, slash) for slash in styles)
@@ -121,13 +124,15 @@ def json_spellings(path: str) -> tuple[tuple[bytes, ...], ...]:
 def _depths(path: str, slash: bytes) -> tuple[bytes, ...]:
     plain = [slash if character == "/" else _plain(character) for character in path]
     spellings = [b"".join(plain)]
-    for at in range(len(path) - 1, max(path.rfind("/"), 0), -1):
+    name_start = max(path.rfind("/") + 1, 1)
+    limit = min(DEPTH_LIMIT, max(SHORT_DEPTH, len(path) - name_start - PLAIN_AT_LEAST))
+    for at in range(len(path) - 1, name_start - 1, -1):
         escaped = _escaped(path[at])
         if escaped is None or escaped == plain[at]:
             continue
         plain[at] = escaped
         spellings.append(b"".join(plain))
-        if len(spellings) > DEPTH_LIMIT:
+        if len(spellings) > limit:
             break
     return tuple(spellings)
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from convergenced.canon.anchors import SLASHES, Layer, Name, json_spellings, sentinel
+from convergenced.canon.anchors import SLASHES, Layer, Name, json_spellings, sentinel, text_spelling
 
 SENTINEL_GATE = b"{{CC_"
 """Bytes without these hold no sentinel."""
@@ -27,9 +27,9 @@ ALNUM = rb"(?:[A-Za-z0-9]|\\u00(?:3[0-9]|4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-
 ENDS = rb"(?!%(alnum)s|[_-]|\\u00(?:2[dD]|5[fF])|(?:\.|\\u002[eE])%(alnum)s)" % {b"alnum": ALNUM}
 """What follows an anchor does not go on with its last name."""
 
-_ESCAPE = rb'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
+ESCAPE = rb'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
 _OPENING = rb"\{\{"
-_CLOSING = rb"(?:\}|\\u007d)(?:\}|\\u007d)"
+CLOSING = rb"(?:\}|\\u007d)(?:\}|\\u007d)"
 _BYTE_ALNUM = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _ALNUM_UNIT = re.compile(ALNUM)
 
@@ -54,8 +54,8 @@ class Literals:
 
     def __init__(self, names: Iterable[Name]) -> None:
         head = rb"(%sCC_%s(?:_LIT)*)" % (_OPENING, one_of(name.encode() for name in names))
-        self._any = re.compile(rb"%s(?=%s)" % (head, _CLOSING))
-        self._lifted = re.compile(rb"%s_LIT(?=%s)" % (head, _CLOSING))
+        self._any = re.compile(rb"%s(?=%s)" % (head, CLOSING))
+        self._lifted = re.compile(rb"%s_LIT(?=%s)" % (head, CLOSING))
 
     def lift(self, data: bytes) -> bytes:
         """Appends one `_LIT` to every literal sentinel."""
@@ -85,7 +85,7 @@ class ExactLayer:
         self._canonical_pattern = _pattern(anchor, names, names)
         self._local_pattern = _pattern(anchor, names, [name for name in names if name not in own])
         self._sentinels = frozenset(sentinel(layer.name, style) for style in range(len(spellings)))
-        self._ends_open = not _is_alnum(spellings[0][0][-1:])
+        self._ends_open = ends_open(text_spelling(layer.path)[-1:])
 
     def canonicalize(self, data: bytes) -> bytes:
         """Anchors become sentinels, deeper spellings one shallower."""
@@ -112,7 +112,7 @@ class ExactLayer:
                     continue
                 open_after = self._ends_open and table[raw] not in self._sentinels
             else:
-                open_after = token.lastgroup != "sentinel" and not _is_alnum(raw)
+                open_after = token.lastgroup != "sentinel" and ends_open(raw)
                 if raw not in table:
                     continue
             out += (data[copied:start], table[raw])
@@ -124,7 +124,7 @@ class ExactLayer:
 def _pattern(anchor: bytes, names: Iterable[Name], blockers: Iterable[Name]) -> re.Pattern[bytes]:
     """Finds the anchor, sentinels and escapes; an anchor is none directly before a blocker."""
     return re.compile(
-        rb"(?P<anchor>%s)%s%s|(?P<sentinel>%s)|%s" % (anchor, ENDS, _no(blockers), _sentinels(names), _ESCAPE)
+        rb"(?P<anchor>%s)%s%s|(?P<sentinel>%s)|%s" % (anchor, ENDS, _no(blockers), _sentinels(names), ESCAPE)
     )
 
 
@@ -139,7 +139,7 @@ def _no(names: Iterable[Name]) -> bytes:
 
 
 def _sentinels(names: Iterable[Name]) -> bytes:
-    return rb"%sCC_%s%s" % (_OPENING, one_of(name.encode() for name in names), _CLOSING)
+    return rb"%sCC_%s%s" % (_OPENING, one_of(name.encode() for name in names), CLOSING)
 
 
 def _unit_length(raw: bytes) -> int:
@@ -149,9 +149,9 @@ def _unit_length(raw: bytes) -> int:
     return len(SLASHES[2]) if raw[1:2] == b"u" else len(SLASHES[1])
 
 
-def _is_alnum(unit: bytes) -> bool:
-    """Whether a single byte or an escape decodes to a letter or digit."""
-    return _ALNUM_UNIT.fullmatch(unit) is not None
+def ends_open(unit: bytes) -> bool:
+    """Whether an anchor may follow this byte or escape: it decodes to no letter and no digit."""
+    return _ALNUM_UNIT.fullmatch(unit) is None
 
 
 class Exact:

@@ -1,11 +1,12 @@
 r"""Owns the fast rewrite of JSON bytes: what `exact` would answer, or None where it is not sure.
 
-One pass of a regular expression finds the slash anchors. What all anchors of a family begin with
-stands first in its pattern, so that the search stays a plain byte search, and the neighbours are
-judged after it. What the bytes beside it do not settle (a run of backslashes, an escape that may
-hide a letter, a deeper spelling) is captured as something that is no anchor, and the answer is
-None. So the common escapes (`\n`, `\"`, `\u001b`) cost nothing, and the awkward ones are left to
-`exact`.
+Every byte that is looked at once more costs as much as hashing it, so one search finds all that
+matters: the name of the first folder (`home`), which all spellings of all anchors in a family share,
+the encoded name's too. It stands first in the pattern, so that the search for it stays a plain byte
+search, and everything around it is judged after it. What the bytes beside it do not settle (a run
+of backslashes, an escape that may hide a letter, escaped slashes, a deeper spelling) is captured as
+something that is no anchor, and the answer is None. So the common escapes (`\n`, `\"`, `\u001b`)
+cost nothing, and the awkward ones are left to `exact`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from convergenced.canon.anchors import Layer, json_spellings, sentinel
-from convergenced.canon.exact import SENTINEL_GATE, Literals, common_stem, one_of
+from convergenced.canon.exact import CLOSING, SENTINEL_GATE, Literals, common_stem, one_of
 
-_SURE_LEFT = rb"(?:(?<![A-Za-z0-9\\]%(stem)s)|(?<=\\[bfnrt]%(stem)s)(?<!\\\\[bfnrt]%(stem)s))"
-_UNSURE_LEFT = rb"(?:(?<=\\%(stem)s)|(?<=\\\\[bfnrt]%(stem)s)|(?<=\\u[0-9a-fA-F]{4}%(stem)s))"
+_SURE_LEFT = rb"(?:(?<![A-Za-z0-9\\}]%(stem)s)|(?<=\\[bfnrt]%(stem)s)(?<!\\\\[bfnrt]%(stem)s))"
+_UNSURE_LEFT = rb"(?:(?<=[\\}]%(stem)s)|(?<=\\\\[bfnrt]%(stem)s)|(?<=\\u[0-9a-fA-F]{4}%(stem)s))"
 _UNSURE_RIGHT = rb"(?:\.?\\u(?!00[01])|\{\{CC_)"
 _SURE_RIGHT = rb"(?![A-Za-z0-9_-]|\.[A-Za-z0-9]|%s)" % _UNSURE_RIGHT
-_ESCAPED_SLASH = rb"\\(?:/|u002[fF])"
-_CLOSING = rb"(?:\}|\\u007d)(?:\}|\\u007d)"
 _PLAIN_LIFTED = b"_LIT}}"
 
 
@@ -33,15 +32,55 @@ class _Spelled:
         self.path = layer.path
         self.depths = json_spellings(layer.path)[0]
         self.plain = self.depths[0]
-        self.stem = self.plain[: self.plain.rfind(b"/") + 1] or common_stem(self.depths)
+        self.stem = common_stem(self.depths)
+        self.first = self.stem[1:].split(b"/")[0]
+        """What is surely plain of the first folder's name."""
 
-    def within(self, other: _Spelled) -> bool:
-        """Whether this path is the other or lies below it."""
-        return self.path == other.path or self.path.startswith(other.path + "/")
+    @property
+    def slashed(self) -> bool:
+        """Whether this is a path, not an encoded name."""
+        return self.path.startswith("/")
 
-    def endings(self, start: int) -> bytes:
-        """A pattern for all depths from byte `start` on, which lies in what they have in common."""
-        return one_of(spelling[start:] for spelling in self.depths)
+    def lies_below(self, other: _Spelled) -> bool:
+        """Whether this is a path inside the other."""
+        return self.path.startswith(other.path + "/")
+
+    def ends_with(self, encoded: _Spelled | None) -> bool:
+        """Whether this is the path of a folder with that encoded name."""
+        return encoded is not None and self.path.endswith("/" + encoded.path)
+
+
+class _Family:
+    """The anchors that begin with one folder, and the encoded name if it begins with it too."""
+
+    def __init__(self, core: bytes, members: Sequence[_Spelled]) -> None:
+        self.core = core
+        branches = [
+            rb"(?<=%s)(?:%s(?:%s)|%s)"
+            % (
+                stem := re.escape(lead + core),
+                _SURE_LEFT % {b"stem": stem},
+                b"|".join(_found(each, len(core) + 1) for each in members if each.plain.startswith(lead)),
+                _UNSURE_LEFT % {b"stem": stem},
+            )
+            for lead in (b"/", b"-")
+            if any(each.plain.startswith(lead) for each in members)
+        ]
+        branches.append(rb"(?<=\\u002[fF]%s)" % re.escape(core))
+        self.pattern = re.compile(rb"(%s(?:%s))" % (re.escape(core), b"|".join(branches)))
+        self.canonical = {each.plain[1:]: sentinel(each.name) for each in reversed(members)}
+        self._touching = any(not _is_alnum(each.path[-1]) for each in members)
+
+    def canonicalize(self, data: bytes) -> bytes:
+        """Anchors become sentinels. Raises KeyError where it is not sure."""
+        parts = self.pattern.split(data)
+        if len(parts) == 1:
+            return data
+        if self._touching and any(len(part) == 1 for part in parts[2:-1:2]):
+            raise KeyError(data)  # one anchor right behind another
+        parts[1::2] = [self.canonical[part] for part in parts[1::2]]
+        parts[0:-1:2] = [part[:-1] for part in parts[0:-1:2]]  # the slash or dash
+        return b"".join(parts)
 
 
 class Fast:
@@ -49,168 +88,96 @@ class Fast:
 
     def __init__(self, all_layers: tuple[Layer, ...]) -> None:
         spelled = [_Spelled(layer) for layer in all_layers]
-        slashed = [each for each in spelled if each.name != "ENCODED_DIR"]
-        encoded = next((each for each in spelled if each.name == "ENCODED_DIR"), None)
+        slashed = [each for each in spelled if each.slashed]
+        encoded = next((each for each in spelled if not each.slashed), None)
+        self.tame = bool(spelled) and all(each.first for each in spelled) and not _overlap(slashed, encoded)
+        """Whether one search finds what the layers find one by one. With odd anchors it does not."""
         self._literals = Literals([each.name for each in spelled])
-        families = list(_families(slashed))
-        branches = [_family_pattern(family) for family in families]
-        self._single = [
-            (family[-1].stem, re.compile(b"(%s)" % branch))
-            for family, branch in zip(families, branches, strict=True)
-        ]
-        self._combined = re.compile(b"(%s)" % b"|".join(branches)) if branches else _NOTHING
-        self._encoded_stem = encoded.stem if encoded else b""
-        self._encoded = re.compile(b"(%s)" % _family_pattern([encoded])) if encoded else _NOTHING
-        self._gates = [_style_gate(family[-1]) for family in families]
-        self._open_ended = any(not each.plain[-1:].isalnum() for each in slashed)
-        self._canonical = {each.plain: sentinel(each.name) for each in reversed(spelled)}
-        self._cores = _cores(slashed, encoded)
-        self._composed = [
-            each.stem + b"{{CC_ENCODED_DIR"
-            for each in slashed
-            if encoded and each.path.endswith("/" + encoded.path)
-        ]
-        # Where two anchors are the same path only the first one's sentinel is what comes back.
-        self._local = {mark: self._literals.lower(plain) for plain, mark in self._canonical.items()}
+        self._families = list(_families(slashed, encoded))
+        self._composed = [each.stem + b"{{CC_ENCODED_DIR" for each in slashed if each.ends_with(encoded)]
+        # Of two names for one path only the first comes back as it was; the other is left to `exact`.
+        first_names = {each.plain: each.name for each in reversed(spelled)}
+        self._local = {sentinel(name): self._literals.lower(plain) for plain, name in first_names.items()}
+        names = one_of(each.name.encode() for each in spelled)
         self._sentinel = re.compile(
-            rb"(\{\{CC_%s(?:_LIT)*%s%s)"
-            % (one_of(each.name.encode() for each in spelled), _CLOSING, _recomposed(slashed, encoded))
+            rb"(\{\{CC_%s(?:_LIT)*%s%s)" % (names, CLOSING, _recomposed(slashed, encoded))
         )
-        self.tame = bool(spelled) and not _overlap(slashed, encoded)
-        """Whether one pass finds what the layers find one after the other. With odd anchors it does not."""
+
+    def touches(self, data: bytes) -> bool:
+        """Whether anything in `data` may have to be rewritten, in either direction."""
+        return SENTINEL_GATE in data or any(family.core in data for family in self._families)
 
     def canonicalize(self, data: bytes) -> bytes | None:
         """The canonical form, or None."""
-        data = self._literals.lift(data)
-        if self._has_escaped_slashes(data):
-            return None
-        pattern = self._pattern_for(data)
-        if pattern is not None:
-            parts = pattern.split(data)
-            if len(parts) > 1:
-                if self._open_ended and b"" in parts[2:-1:2]:
-                    return None
-                try:
-                    parts[1::2] = [self._canonical[part] for part in parts[1::2]]
-                except KeyError:
-                    return None
-                data = b"".join(parts)
-        if self._encoded is _NOTHING or self._encoded_stem not in data:
-            return data
-        parts = self._encoded.split(data)
+        if SENTINEL_GATE in data:
+            data = self._literals.lift(data)
         try:
-            parts[1::2] = [self._canonical[part] for part in parts[1::2]]
+            for family in self._families:
+                data = family.canonicalize(data)
         except KeyError:
             return None
-        return b"".join(parts)
+        return data
 
     def localize(self, data: bytes) -> bytes | None:
         """The local form, or None."""
-        if any(core in data for core in self._cores) and self._may_hold_own(data):
-            return None
+        for family in self._families:
+            # This machine's own anchor in canonical bytes needs a deeper spelling.
+            if family.core in data and (
+                family.pattern.search(data) or any(part in data for part in self._composed)
+            ):
+                return None
         parts = self._sentinel.split(data)
         try:
-            parts[1::2] = [self._local.get(part) or self._lowered(part) for part in parts[1::2]]
+            parts[1::2] = [self._local.get(part) or _lowered(part) for part in parts[1::2]]
         except KeyError:
             return None
         return b"".join(parts)
 
-    def _lowered(self, token: bytes) -> bytes:
-        if not token.endswith(_PLAIN_LIFTED):
-            raise KeyError(token)
-        return token[: -len(_PLAIN_LIFTED)] + b"}}"
 
-    def _pattern_for(self, data: bytes) -> re.Pattern[bytes] | None:
-        """The narrowest pattern that finds all slash anchors in `data`; two families need one pass."""
-        if len(self._single) == 1:
-            return self._single[0][1]
-        present = [pattern for stem, pattern in self._single if stem in data]
-        return self._combined if len(present) > 1 else next(iter(present), None)
-
-    def _has_escaped_slashes(self, data: bytes) -> bool:
-        return any(needle in data and pattern.search(data) for needle, pattern in self._gates)
-
-    def _may_hold_own(self, data: bytes) -> bool:
-        """Whether this machine's own anchors may stand in canonical bytes, which needs a deeper spelling."""
-        return (
-            self._has_escaped_slashes(data)
-            or self._combined.search(data) is not None
-            or self._encoded.search(data) is not None
-            or any(needle in data for needle in self._composed)
-        )
+def _lowered(token: bytes) -> bytes:
+    if not token.endswith(_PLAIN_LIFTED):
+        raise KeyError(token)
+    return token[: -len(_PLAIN_LIFTED)] + b"}}"
 
 
-_NOTHING = re.compile(rb"(?!)")
+def _families(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> Iterator[_Family]:
+    """The anchors grouped by their first folder, each group longest first."""
+    groups: dict[str, list[_Spelled]] = {}
+    for each in slashed:
+        groups.setdefault(each.path.split("/")[1], []).append(each)
+    for group in groups.values():
+        core = min((each.first for each in group), key=len)
+        if encoded is not None and encoded.stem.startswith(b"-" + core):
+            group.append(encoded)
+            encoded = None
+        yield _Family(core, group)
+    if encoded is not None:
+        yield _Family(encoded.first, [encoded])
 
 
-def _families(slashed: Sequence[_Spelled]) -> Iterator[list[_Spelled]]:
-    """The anchors grouped by the one they all lie in; that one stands last."""
-    rest = list(slashed)
-    while rest:
-        base = rest[-1]  # the shortest
-        yield [each for each in rest if each.within(base)]
-        rest = [each for each in rest if not each.within(base)]
-
-
-def _family_pattern(family: Sequence[_Spelled]) -> bytes:
-    """Captures each anchor of the family, longest first, or something else where it is not sure."""
-    base = family[-1]
-    stem = {b"stem": re.escape(base.stem)}
-    start = len(base.stem)
-    found = [
-        rb"%s(?:%s|%s)|%s"
-        % (
-            re.escape(each.plain[start:]),
-            _SURE_RIGHT,
-            _UNSURE_RIGHT,
-            one_of(deep[start:] for deep in each.depths[1:]),
-        )
-        for each in family
-    ]
-    return rb"%s(?:%s(?:%s)|%s(?=%s))" % (
-        stem[b"stem"],
-        _SURE_LEFT % stem,
-        b"|".join(found),
-        _UNSURE_LEFT % stem,
-        base.endings(start),
-    )
-
-
-def _style_gate(base: _Spelled) -> tuple[bytes, re.Pattern[bytes]]:
-    """Finds a family in the styles with escaped slashes: needle first, then pattern."""
-    first, _, more = base.plain[1:].partition(b"/")
-    if more:
-        return first + b"\\", re.compile(re.escape(first) + _ESCAPED_SLASH)
-    return b"\\", re.compile(_ESCAPED_SLASH + base.endings(1))
-
-
-def _cores(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> list[bytes]:
-    """Bytes of which each anchor holds one however it is spelled: few, so that absence is seen fast."""
-    cores: list[bytes] = []
-    for each in reversed(slashed):
-        folders = each.stem.split(b"/")
-        if not any(core in folders for core in cores):
-            cores.append(max(folders[1:3], key=len))
-    if encoded is not None and not any(core and core in encoded.stem for core in cores):
-        cores.append(encoded.stem)
-    return cores
+def _found(each: _Spelled, start: int) -> bytes:
+    """Captures the anchor from byte `start` on, or something else where it is not sure."""
+    deeper = one_of(deep[start:] for deep in each.depths[1:])
+    return rb"%s(?:%s|%s)|%s" % (re.escape(each.plain[start:]), _SURE_RIGHT, _UNSURE_RIGHT, deeper)
 
 
 def _recomposed(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> bytes:
-    """What behind a sentinel makes it a longer anchor of this machine: `{{CC_HOME}}` and the way to its project."""
+    """What behind a sentinel makes it another anchor here: `{{CC_HOME}}` and the way to the project."""
     rests: set[bytes] = set()
     for outer in slashed:
         for inner in slashed:
-            if inner.within(outer) and inner.path != outer.path:
+            if inner.lies_below(outer):
                 start = len(outer.plain)
-                rests.add(re.escape(inner.plain[start : len(inner.stem)]) + inner.endings(len(inner.stem)))
-                if encoded is not None and inner.path.endswith("/" + encoded.path):
-                    rests.add(re.escape(inner.plain[start : len(inner.stem)]) + rb"\{\{CC_ENCODED_DIR")
+                rests.add(one_of(deep[start:] for deep in inner.depths))
+                if inner.ends_with(encoded):
+                    rests.add(
+                        re.escape(inner.plain[start : inner.plain.rfind(b"/") + 1]) + rb"\{\{CC_ENCODED_DIR"
+                    )
     return b"(?:%s)?" % b"|".join(sorted(rests)) if rests else b""
 
 
 def _overlap(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> bool:
-    """Whether an anchor could begin inside another one where no name begins."""
+    """Whether an anchor could touch another one, or begin inside of one where no name begins."""
     for each in slashed:
         path = each.path
         for at in range(1, len(path)):
@@ -218,9 +185,8 @@ def _overlap(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> bool:
                 rest = path[at:]
                 if any(other.path.startswith(rest) or rest.startswith(other.path) for other in slashed):
                     return True
-        if encoded is not None and encoded.path in path:
-            if path.count(encoded.path) > 1 or not path.endswith("/" + encoded.path):
-                return True
+        if encoded is not None and path.count(encoded.path) > int(each.ends_with(encoded)):
+            return True
     return False
 
 

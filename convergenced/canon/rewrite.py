@@ -18,6 +18,7 @@ from convergenced.canon.exact import Exact
 from convergenced.canon.fast import Fast
 from convergenced.canon.signed import GATE, candidates, gated_lines, signed_spans
 from convergenced.canon.text import BUFFER, Text
+from convergenced.canon.windows import Windows
 from convergenced.model import Anchors, Content
 
 Rewrite = Callable[[bytes], bytes]
@@ -63,9 +64,12 @@ class Rewriter:
 class _JsonWay:
     """One direction for JSON bytes: fast where the fast way is sure, exact where it is not."""
 
-    def __init__(self, fast: Callable[[bytes], bytes | None] | None, exact: Rewrite) -> None:
+    def __init__(
+        self, fast: Callable[[bytes], bytes | None], exact: Rewrite, touches: Callable[[bytes], bool]
+    ) -> None:
         self._fast = fast
         self._exact = exact
+        self._touches = touches
 
     def chunk(self, chunk: bytes) -> bytes:
         """Rewrites whole lines, all but their signed thinking."""
@@ -75,18 +79,18 @@ class _JsonWay:
         at = 0
         for start, end in gated_lines(chunk):
             line = chunk[start:end]
-            if any(self._piece(text) != text for text in candidates(line)):
+            if any(map(self._touches, candidates(line))):
                 out += (self._lines(chunk[at:start]), self._around_signed(line))
                 at = end
         out.append(self._lines(chunk[at:]))
         return b"".join(out)
 
     def _lines(self, lines: bytes) -> bytes:
-        whole = self._fast(lines) if self._fast is not None else None
+        whole = self._fast(lines)
         return b"".join(map(self._piece, _LINE.findall(lines))) if whole is None else whole
 
     def _piece(self, piece: bytes) -> bytes:
-        done = self._fast(piece) if self._fast is not None else None
+        done = self._fast(piece)
         return self._exact(piece) if done is None else done
 
     def _around_signed(self, line: bytes) -> bytes:
@@ -105,18 +109,37 @@ class _Forms:
 
     canonical: _JsonWay
     local: _JsonWay
-    text: Text
+    text: Text | Windows
 
 
 @lru_cache(maxsize=32)
 def _forms(anchors: Anchors) -> _Forms:
     ordered = layers(anchors)
-    exact, fast = Exact(ordered), Fast(ordered)
+    if anchors.os == "windows":
+        json = Windows(ordered, Content.JSON)
+        return _Forms(
+            _JsonWay(_unsure, json.canonicalize, _always),
+            _JsonWay(_unsure, json.localize, _always),
+            Windows(ordered, Content.TEXT),
+        )
+    exact, fast, text = Exact(ordered), Fast(ordered), Text(ordered)
+    if not fast.tame:
+        return _Forms(
+            _JsonWay(_unsure, exact.canonicalize, _always), _JsonWay(_unsure, exact.localize, _always), text
+        )
     return _Forms(
-        canonical=_JsonWay(fast.canonicalize if fast.tame else None, exact.canonicalize),
-        local=_JsonWay(fast.localize if fast.tame else None, exact.localize),
-        text=Text(ordered),
+        _JsonWay(fast.canonicalize, exact.canonicalize, fast.touches),
+        _JsonWay(fast.localize, exact.localize, fast.touches),
+        text,
     )
+
+
+def _unsure(_data: bytes) -> None:
+    return None
+
+
+def _always(_data: bytes) -> bool:
+    return True
 
 
 def _by_chunk(data: bytes, way: _JsonWay) -> bytes:
