@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def twins(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    yield MemoryStore(), open_store(LocalPath(str(tmp_path / "twin.git")))
+def twins(tmp_path: Path) -> tuple[Store, Store]:
+    return MemoryStore(), open_store(LocalPath(str(tmp_path / "twin.git")))
 
 
 def commit(store: Store, text: str, *parents: Oid, time: int = 1) -> Oid:

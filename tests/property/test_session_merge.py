@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convergenced.canon.transcript import with_session_id
+from convergenced.merge.lineage import merge_tails
 from convergenced.merge.sequences import is_contained
 from convergenced.merge.session import contains, merge_session, rename_session
 from convergenced.merge.tree import absorb
@@ -42,6 +43,12 @@ def test_it_does_not_matter_which_side_is_which(versions: tuple[list[bytes], lis
     store = MemoryStore()
     one, other = (keep(store, records) for records in versions)
     assert merge_session(store, SID, one, other) == merge_session(store, SID, other, one)
+
+
+@given(VERSIONS)
+def test_nor_does_it_for_bare_records(versions: tuple[list[bytes], list[bytes]]) -> None:
+    one, other = versions
+    assert merge_tails(one, other) == merge_tails(other, one)
 
 
 @given(VERSIONS)

@@ -83,7 +83,8 @@ def test_session_folders_are_not_opened(store: MemoryStore) -> None:
 
 BAD_NAMES = [
     "..", ".", "a\\b", "C:\\x", "tab\there", "bell\x07", "del\x7f", "\x85", ".git", ".GIT", ".Git ", ".git.",
-    "git~1", "GIT~2", ".g\u200cit", ".gi\ufefft", ".git::$INDEX_ALLOCATION", ".gitmodules", "gi7eba~1", "n" * 256, "é" * 128,
+    "git~1", "GIT~2", ".g\u200cit", ".gi\ufefft", ".git::$INDEX_ALLOCATION", ".gitmodules",
+    "gi7eba~1", "n" * 256, "é" * 128,
     b"\xff.md".decode("utf-8", "surrogateescape"),
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from convergenced.canon.transcript import fork_id, with_session_id
 from convergenced.errors import RefusedInputError
 from convergenced.merge import session as session_module
 from convergenced.merge.layout import SessionTree
+from convergenced.merge.lineage import merge_tails
 from convergenced.merge.segments import write_transcript
 from convergenced.merge.session import (
     contains,
@@ -49,6 +50,7 @@ class TestOneLineage:
             pytest.param([*P, M], [*P, A1], [*P, M, A1], id="only one went on talking"),
             pytest.param([*P, M, A1, N], [*P, K], [*P, K, M, A1, N], id="the conversation comes last"),
             pytest.param([*P, M, N], [*P, M, K], [*P, M, N, K], id="both only kept books"),
+            pytest.param([*P, M, N], [*P, N, K], [*P, M, N, K], id="books that overlap"),
             pytest.param([*P, M], [*P, N, M], [*P, N, M], id="books of one hold those of the other"),
             pytest.param([*P, A1, A2, M], [*P, A2, M], [*P, A1, A2, M], id="one lost a record"),
             pytest.param([*P, A1, A2], [*P, A2, B1], [*P, A1, A2, B1], id="one lost a record and went on"),
@@ -64,6 +66,9 @@ class TestOneLineage:
     def test_repeated_records_are_not_taken_for_one(self, store: MemoryStore) -> None:
         assert merge(store, [*P, M, M, A1, M], [*P, M]) == {SID: [*P, M, M, A1, M]}
         assert merge(store, [A1, A1], [A1]) == {SID: [A1, A1]}
+
+    def test_turns_in_another_order_are_kept_the_same_way_round_everywhere(self) -> None:
+        assert merge_tails([A1, B1], [B1, A1]) == merge_tails([B1, A1], [A1, B1])
 
     def test_lines_that_are_no_records_are_kept_where_they_stand(self, store: MemoryStore) -> None:
         junk = [b"", b"\xff\xfe", b"{half", b"\xe2\x80\xa8"]
