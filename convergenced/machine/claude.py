@@ -62,7 +62,7 @@ class RealProcesses:
             if entry is None:
                 if (process := _live(pid)) is not None and _may_be_client(process):
                     found |= _located(process, None, None)
-            elif entry.domain is not None and self._domain is not None and entry.domain != self._domain:
+            elif self._is_foreign(entry.domain):
                 if abs(self._now() - entry.updated_at) <= FOREIGN_FRESH_S:
                     found.add(ClaudeProcess(pid, _real(entry.cwd), entry.session))
             elif (process := _live(pid)) is not None and _started_at(process, entry.started):
@@ -72,6 +72,12 @@ class RealProcesses:
             if process.pid not in named and _is_client(process):
                 found |= _located(process, None, None)
         return sorted(found, key=lambda process: (process.pid, process.cwd or "", process.session or ""))
+
+    def _is_foreign(self, domain: str | None) -> bool:
+        """Whether a pid of that domain means nothing here. An older client names no domain."""
+        if domain is None:
+            return False
+        return domain != self._domain if self._domain is not None else domain.startswith("linux:")
 
     def _entries(self) -> Iterator[tuple[int, _SessionFile | None]]:
         """Pid and content of every session file, None for one that cannot be understood."""
@@ -143,7 +149,7 @@ def _read_session(path: LocalPath) -> _SessionFile | None:
 
 
 def _pid_domain() -> str | None:
-    """What a client that runs beside us writes as `pidDomain`; None where every pid is one of ours."""
+    """What a client that runs beside us writes as `pidDomain`; None on other systems than Linux."""
     if sys.platform != "linux":
         return None
     try:

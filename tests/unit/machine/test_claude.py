@@ -328,3 +328,57 @@ def test_a_client_runs_in_a_project_at_or_below_its_root(cwd: str | None, root: 
 
 def test_case_is_ignored_where_the_file_system_does() -> None:
     assert runs_in(at("/Users/Ann/SRC/proj"), LocalPath("/Users/ann/src"), ignore_case=True)
+
+
+def refused(process: psutil.Process) -> str:
+    raise psutil.AccessDenied(process.pid)
+
+
+def test_a_process_that_hides_counts_where_a_session_file_names_it(
+    processes: RealProcesses, sessions: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hiding = start("not-claude")
+    hiding.write_session_file(sessions, SID, procStart=None)
+    assert of(processes, hiding.pid) == []
+    for name in ("name", "status", "exe"):
+        monkeypatch.setattr(psutil.Process, name, refused)
+    assert [process.pid for process in of(processes, hiding.pid)] == [hiding.pid]
+
+
+def test_a_start_time_that_cannot_be_read_counts_as_the_right_one(
+    processes: RealProcesses, sessions: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start("node")
+    client.write_session_file(sessions, SID, procStart="Fri Nov 20 18:48:35 2026")
+    assert of(processes, client.pid) == []
+    monkeypatch.setattr(psutil.Process, "create_time", refused)
+    assert [process.pid for process in of(processes, client.pid)] == [client.pid]
+
+
+def test_a_client_that_ends_while_it_is_looked_at_does_not_run(
+    processes: RealProcesses, sessions: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    client.write_session_file(sessions, SID)
+
+    def ended(process: psutil.Process) -> str:
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "cwd", ended)
+    assert of(processes, client.pid) == []
+    monkeypatch.setattr(psutil.Process, "name", ended)
+    client.write_session_file(sessions, SID, procStart=None)
+    assert of(processes, client.pid) == []
+
+
+def test_a_session_file_that_goes_while_it_is_looked_at_is_no_client(
+    processes: RealProcesses, sessions: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start("node")
+    listdir = os.listdir
+
+    def outdated(folder: str) -> list[str]:
+        return [f"{client.pid}.json"] if folder == str(sessions) else listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", outdated)
+    assert of(processes, client.pid) == []

@@ -364,3 +364,76 @@ def test_a_small_file_that_is_none_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "fifo"):
         with pytest.raises(RefusedInputError, match="no regular file"):
             read_bounded(at(path), 10)
+
+
+# ---------------------------------------------------------------------- what changes while one looks
+
+
+def test_a_name_that_goes_while_a_folder_is_listed_is_left_out(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"")
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def outdated(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(folder) as found:
+            entries = list(found)
+        (root / "a").unlink()
+        # The folder's descriptor is still open, as it is in a listing that takes its time.
+        yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", outdated)
+    assert [entry.name for entry in real.list(at(root)) or []] == ["b"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_disk_that_fails_to_read_sets_the_file_aside(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (root / "s.jsonl").write_bytes(b"x")
+    for call, act in (("pread", real.read), ("open", real.read)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing(number))
+            with pytest.raises(RefusedInputError, match="cannot read"):
+                act(at(root / "s.jsonl"), 0, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", failing(number))
+        with pytest.raises(RefusedInputError, match="cannot read"):
+            real.stat(at(root / "s.jsonl"))
+
+
+def test_a_file_that_goes_before_its_backup_stays_gone(
+    real: RealFiles, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"old")
+    expect = real.stat(at(path))
+    link = os.link
+
+    def late(*words: str, **named: int) -> None:
+        path.unlink()
+        link(*words, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(FileChangedError):
+        put(real, path, expect=expect, backup=tmp_path / "backups" / "s.jsonl")
+    assert os.listdir(root) == []
+
+
+def test_a_sweep_passes_over_what_it_may_not_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "p").mkdir()
+    (root / durable.temporary_name()).write_bytes(b"")
+    real_open = os.open
+
+    def partly(path: str, flags: int, *words: int, **named: int) -> int:
+        if path == "p":
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return real_open(path, flags, *words, **named)
+
+    monkeypatch.setattr(os, "open", partly)
+    assert sweep_temporaries(at(root)) == 1
+    monkeypatch.setattr(os, "open", failing(errno.EIO))
+    with pytest.raises(ConvergenceError, match="cannot tidy"):
+        sweep_temporaries(at(root))

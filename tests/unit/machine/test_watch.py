@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -252,3 +253,34 @@ print(watcher.trouble())
 def test_the_number_of_missing_watches_is_told_with_the_limit() -> None:
     assert "the system allows 8192" in watches_missing(3, 8192)
     assert "allows" not in watches_missing(3, None)
+
+
+@linux
+def test_a_real_overflow_is_noticed(folder: LocalPath) -> None:
+    """A watching process is stopped while more happens than the kernel's queue holds."""
+    queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if queue > 100_000:
+        pytest.skip(f"the queue holds {queue} events")
+    script = """
+import sys
+from convergenced.machine.watch import FolderWatcher
+watcher = FolderWatcher()
+watcher.start(sys.argv[1], lambda path: path == sys.argv[1] and print(watcher.trouble(), flush=True))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    Path(folder, "a").write_bytes(b"")
+    Path(folder, "b").write_bytes(b"")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "ready\n"
+        watching.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, watching.pid, os.WSTOPPED | os.WNOWAIT)
+        for _ in range(queue // 2 + 10):
+            os.utime(f"{folder}/a")  # taking turns: equal events in a row would be merged
+            os.utime(f"{folder}/b")
+        watching.send_signal(signal.SIGCONT)
+        assert "max_queued_events" in watching.stdout.readline()
+        watching.kill()
