@@ -38,6 +38,7 @@ client that only waits for its user would be overlooked. An overlooked one costs
 START_TOLERANCE_S = 2.0
 """By how much two readings of a process's start may differ where they have whole seconds only."""
 
+_LINUX: bool = sys.platform.startswith("linux")
 _PROGRAMS = frozenset({"claude", "claude.exe"})
 _RUNTIMES = frozenset({"node", "node.exe", "nodejs", "bun"})
 """Programs that may be a client: only a session file tells."""
@@ -150,7 +151,7 @@ def _read_session(path: LocalPath) -> _SessionFile | None:
 
 def _pid_domain() -> str | None:
     """What a client that runs beside us writes as `pidDomain`; None on other systems than Linux."""
-    if sys.platform != "linux":
+    if not _LINUX:
         return None
     try:
         raw = read_bounded(LocalPath("/etc/machine-id"), 1024)
@@ -185,7 +186,7 @@ def _started_at(process: psutil.Process, started: str | None) -> bool:
     """Whether the process is the one that the session file was written for."""
     if started is None:
         return _may_be_client(process)  # an older client: the name has to do
-    if started.isdigit() and sys.platform == "linux":
+    if started.isdigit() and _LINUX:
         return started == _start_ticks(process.pid)
     moment = _lstart(started)
     if moment is None:
@@ -250,10 +251,9 @@ def _is_client(process: psutil.Process) -> bool:
 
 def _program_file(process: psutil.Process) -> str:
     """The program's file now: psutil would remember the one before an `exec`."""
-    if sys.platform == "linux":
+    if _LINUX:
         return os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)")
-    else:  # noqa: RET505 (mypy reads one platform at a time)
-        return str(psutil.Process(process.pid).exe())
+    return str(psutil.Process(process.pid).exe())
 
 
 def _may_be_client(process: psutil.Process) -> bool:
