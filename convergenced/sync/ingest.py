@@ -8,6 +8,7 @@ for a deletion; one bad file is set aside alone.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -115,6 +116,10 @@ class _Ingest:
         report, replica = self._report, self._replica
         head = ref_of(self._store, replica_ref(replica))
         tip = tip_of(self._store, replica.project)
+        held_something = bool(self._notes)
+        if head is None:
+            # Notes name objects of the store: where it was lost or begun anew they mean nothing.
+            self._notes = {}
         base, _ = self._tree(head)
         tip_tree, _ = self._tree(tip)
         scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
@@ -122,7 +127,7 @@ class _Ingest:
             report.gone = True
             return report
         if scan is None or scan.is_empty:
-            if self._notes or (head is not None and (base.sessions or base.memory)):
+            if held_something or (head is not None and (base.sessions or base.memory)):
                 what = "is missing" if scan is None else "is empty"
                 report.halted = f"the context folder {replica.context_dir(self._parts.machine)} {what}"
                 return report
@@ -265,7 +270,7 @@ class _Ingest:
                 )
         else:
             for name in missing:
-                if f"{MEMORY}/{name}" not in set_aside:
+                if not _is_set_aside(f"{MEMORY}/{name}", set_aside):
                     del memory[name]
                     self._changes.memory += 1
         return replace(tree, memory=memory)
@@ -353,6 +358,11 @@ class _Ingest:
                 entry = here
                 roster_oid = store.write_blob(format_roster(roster.with_participant(entry)))
         return replace(tree, machines=machines, policy=policy, roster=roster_oid)
+
+
+def _is_set_aside(path: str, refused: Collection[str]) -> bool:
+    """Whether a file, or a folder that it lies in, was refused: then it may well still be there."""
+    return any(path == one or path.startswith(f"{one}/") for one in refused)
 
 
 def _listing(card: MachineCard, folders: frozenset[str]) -> MachineCard:

@@ -81,8 +81,7 @@ def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
     for entry in top:
         if entry.name == MEMORY:
             if entry.kind is Kind.FOLDER:
-                scan.has_memory_folder = True
-                _walk(files, context_dir, entry.name, scan.memory, scan, 1)
+                scan.has_memory_folder = _walk(files, context_dir, entry.name, scan.memory, scan, 1)
             else:
                 scan.refusals.append(_not_regular(entry.name, entry.kind, "a folder"))
             continue
@@ -103,11 +102,13 @@ def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
 
 def _walk(
     files: Files, context_dir: LocalPath, folder: str, found: dict[str, Snapshot], scan: Scan, depth: int
-) -> None:
+) -> bool:
+    """Finds the synced files below `folder`; tells whether the folder is there."""
     if depth > MAX_DEPTH:
         scan.refusals.append(Refusal(folder, f"more than {MAX_DEPTH} folders deep", "move it up"))
-        return
-    for entry in files.list(LocalPath(join(context_dir, folder))) or ():
+        return True
+    listing = files.list(LocalPath(join(context_dir, folder)))
+    for entry in listing or ():
         path = f"{folder}/{entry.name}"
         if entry.kind is Kind.FOLDER:
             if _may_hold(path):
@@ -121,9 +122,10 @@ def _walk(
             scan.refusals.append(Refusal(path, f"larger than {limit} MiB", "it stays on this machine only"))
         elif len(found) >= MAX_FILES:
             scan.refusals.append(Refusal(folder, f"more than {MAX_FILES} files", "the rest stays local"))
-            return
+            break
         else:
             found[path] = entry.snapshot
+    return listing is not None
 
 
 def _may_hold(path: str) -> bool:

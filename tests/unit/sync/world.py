@@ -328,7 +328,7 @@ class FakeMachine:
         """What the newest commit says."""
         tip = self.tip(project)
         assert tip is not None
-        return self.store.read_commit(tip).message
+        return self.store.read_commit(tip).message.rstrip("\n")
 
     def stored(self, session: SessionId, project: str = APP) -> bytes:
         """A transcript in canonical form."""
