@@ -100,6 +100,10 @@ class Peer(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Breaks off what runs, for good, at once: later calls raise `PeerUnreachableError`."""
+        ...
+
 
 class Files(Protocol):
     """The files of the context folders. Follows no symlink and opens nothing but regular files."""

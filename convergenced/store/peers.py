@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
 import pygit2
 
@@ -22,17 +22,9 @@ from convergenced.store.transport_libgit2 import Libgit2Peer
 from convergenced.store.transport_path import PathPeer
 from convergenced.urls import UrlKind, classify_url
 
-__all__ = ["OpenPeer", "Timeouts", "Transport", "is_behind", "open_peer"]
+__all__ = ["Timeouts", "Transport", "is_behind", "open_peer"]
 
 Transport = Literal["auto", "git", "libgit2"]
-
-
-class OpenPeer(Peer, Protocol):
-    """A peer that can be let go of."""
-
-    def close(self) -> None:
-        """Breaks off what runs, for good, at once: later calls raise `PeerUnreachableError`."""
-        ...
 
 
 def open_peer(
@@ -43,7 +35,7 @@ def open_peer(
     transport: Transport = "auto",
     environ: Mapping[str, str],
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-) -> OpenPeer:
+) -> Peer:
     """The peer at `url` for the store at `store_path`; contacts nobody yet.
 
     "auto" takes the git program for ssh and https where it exists (it knows the user's ssh

@@ -191,9 +191,7 @@ class Board:
             return "paused"
         if any(result.conflicts for result in results):
             return "conflict"
-        if any(
-            result.ingest.refusals or (result.localize and result.localize.refusals) for result in results
-        ):
+        if any(result.refusals for result in results):
             return "quarantined"
         if any(project in peer.report.refusals for peer in self.peers.values() if peer.report is not None):
             return "quarantined"
@@ -278,8 +276,7 @@ def _replica_attention(state: ReplicaState) -> list[Attention]:
         Attention("conflict", project, f"{path} holds both sides", "edit the file and remove the markers")
         for path in result.conflicts
     )
-    refusals = [*result.ingest.refusals, *(result.localize.refusals if result.localize else ())]
-    found.extend(_refused(project, refusal) for refusal in refusals)
+    found.extend(_refused(project, refusal) for refusal in result.refusals)
     return found
 
 

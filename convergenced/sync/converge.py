@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convergenced.merge.conflict import has_conflict
 from convergenced.merge.layout import read_project
-from convergenced.model import Oid
+from convergenced.model import Oid, Refusal
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
 from convergenced.sync.replica import Parts, Replica
@@ -23,22 +23,26 @@ class Pass:
     tip: Oid | None
     conflicts: tuple[str, ...] = ()
     """Memory files that hold both sides between markers."""
+    left_out: tuple[Refusal, ...] = ()
+    """Entries of the branch's tree that are not believed, whoever committed them."""
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """All that was set aside, each once."""
+        local = self.localize.refusals if self.localize is not None else []
+        return list(dict.fromkeys([*self.ingest.refusals, *local, *self.left_out]))
 
 
 def converge(parts: Parts, replica: Replica, *, whole_machine: bool) -> Pass:
     """Makes the replica and its project's branch agree, as far as nothing holds it."""
     policy = policy_of(parts, replica)
     ingested = ingest(parts, replica, policy)
-    if ingested.halted is not None or ingested.gone:
-        return Pass(ingested, None, tip_of(parts.store, replica.project))
-    localized = localize(parts, replica, policy, whole_machine=whole_machine)
+    localized = None
+    if ingested.halted is None and not ingested.gone:
+        localized = localize(parts, replica, policy, whole_machine=whole_machine)
     tip = tip_of(parts.store, replica.project)
-    return Pass(ingested, localized, tip, _conflicts(parts, tip))
-
-
-def _conflicts(parts: Parts, tip: Oid | None) -> tuple[str, ...]:
     if tip is None:
-        return ()
-    tree, _ = read_project(parts.store, parts.store.read_commit(tip).tree)
+        return Pass(ingested, localized, tip)
+    tree, refusals = read_project(parts.store, parts.store.read_commit(tip).tree)
     marked = (name for name, oid in tree.memory.items() if has_conflict(parts.store.read_blob(oid)))
-    return tuple(f"{MEMORY}/{name}" for name in marked)
+    return Pass(ingested, localized, tip, tuple(f"{MEMORY}/{name}" for name in marked), tuple(refusals))

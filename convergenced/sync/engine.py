@@ -22,7 +22,7 @@ from convergenced.errors import ConvergenceError
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.settings import expand_home
 from convergenced.machine.settings_schema import PeerSettings, Settings
-from convergenced.model import LocalPath, ProjectId, Refusal
+from convergenced.model import LocalPath, ProjectId
 from convergenced.ports import Checkouts, Peer, Watcher
 from convergenced.store.branch import MergeOutcome, ahead_behind, tracking_ref
 from convergenced.sync.board import ALL, Attention, Board, Distance, Missing, PeerStatus, ReplicaState
@@ -92,6 +92,8 @@ class Engine:
         self._rescan_due = 0.0
         self._watching = False
         self._waiters: list[_Waiter] = []
+        self._connections: dict[str, Peer] = {}
+        """The newest connection to each peer; closing one that is done does nothing."""
         self._stopping = threading.Event()
         self._stopped_at: float | None = None
         self._drift = 0.0
@@ -156,7 +158,11 @@ class Engine:
     def close(self, seconds: float) -> bool:
         """Stops watching and lets jobs under way end; tells whether they did in time."""
         self._s.watcher.stop()
-        drained = self._s.workers.drain(seconds)
+        drained = self._s.workers.drain(seconds / 2)
+        if not drained:
+            for connection in list(self._connections.values()):
+                connection.close()
+            drained = self._s.workers.drain(seconds / 2)
         for _ in range(MAX_BATCH):
             try:
                 self._messages.get_nowait()()
@@ -369,8 +375,8 @@ class Engine:
         self._offer(project)
 
     def _tell_refusals(self, project: ProjectId, former: Pass | None, result: Pass) -> None:
-        known = set(_refusals_of(former)) if former is not None else set()
-        for refusal in _refusals_of(result):
+        known = set(former.refusals) if former is not None else set()
+        for refusal in result.refusals:
             if refusal not in known:
                 self.note("quarantine", project, f"{refusal.where} {refusal.reason}")
 
@@ -408,13 +414,20 @@ class Engine:
         }
         trusted = {state.replica.project for state in self.board.replicas.values() if state.replica.by_hand}
         settings, parts, scope = peer.settings, self._parts, self._scope()
+        unfit = peer.report.unfit if peer.report is not None else {}
 
         def work() -> tuple[RoundReport, list[str]]:
             connection = self._s.open_peer(settings)
-            report = exchange(parts.store, connection, name, projects, trusted)
-            joined = []
-            if scope.auto_join:
-                joined = join_offered(parts, self._s.checkouts, scope.roots, connection, name, report.offered)
+            self._connections[name] = connection
+            try:
+                report = exchange(parts.store, connection, name, projects, trusted, unfit)
+                joined = []
+                if scope.auto_join:
+                    joined = join_offered(
+                        parts, self._s.checkouts, scope.roots, connection, name, report.offered
+                    )
+            finally:
+                connection.close()
             return report, joined
 
         def failed(error: Exception) -> None:
@@ -634,10 +647,10 @@ class Engine:
 
     def unsynced(self, projects: Iterable[ProjectId] | None, since: float) -> list[Missing]:
         """What is not in step, looking only at what was looked at after `since`."""
-        if self.board.halted is not None:
-            return [Missing("", f"nothing is synced: {self.board.halted}", "person")]
         if self.board.surveyed_at < since:
             return [Missing("", "the projects folder is being looked at", "work")]
+        if self.board.halted is not None:
+            return [Missing("", f"nothing is synced: {self.board.halted}", "person")]
         wanted = self.board.projects() if projects is None else list(projects)
         return [miss for project in wanted for miss in self.board.missing(project, since)]
 
@@ -675,10 +688,6 @@ class _Waiter:
 
 def _is_below_another(folder: str, others: Iterable[str]) -> bool:
     return any(folder != other and folder.startswith(other.rstrip("/") + "/") for other in others)
-
-
-def _refusals_of(result: Pass) -> list[Refusal]:
-    return [*result.ingest.refusals, *(result.localize.refusals if result.localize is not None else ())]
 
 
 def _counted(written: list[str], removed: list[str]) -> str:

@@ -10,11 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from convergenced.errors import ConvergenceError, NewerSchemaError, StoreError
+from convergenced.errors import (
+    BranchesRefusedError,
+    ConvergenceError,
+    NewerSchemaError,
+    PeerError,
+    StoreError,
+)
 from convergenced.merge.layout import read_project
 from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.ports import Peer, Store
-from convergenced.store.branch import MergeOutcome, project_ref, tracking_ref, valid_project_id
+from convergenced.store.branch import PROJECTS, MergeOutcome, project_ref, tracking_ref, valid_project_id
 from convergenced.store.peers import is_behind
 from convergenced.sync.identity import Identity, identity_of_project
 from convergenced.sync.tips import advance, ref_of, tip_of
@@ -23,7 +29,6 @@ MAX_TURNS = 4
 """How often a round fetches again because somebody else pushed in between."""
 
 README_REF = "refs/heads/main"
-_BRANCHES = "refs/heads/project/"
 
 
 @dataclass(slots=True)
@@ -40,6 +45,8 @@ class RoundReport:
     """What the peer said to a push that it did not take."""
     offered: dict[ProjectId, Oid] = field(default_factory=dict)
     """All projects the peer has, with their tips."""
+    unfit: dict[ProjectId, tuple[Oid, PeerError]] = field(default_factory=dict)
+    """Tips that could not be had, so that they are not fetched again until they change."""
 
     def refuse(self, project: ProjectId, error: ConvergenceError) -> None:
         """Sets one project aside for this round."""
@@ -47,14 +54,19 @@ class RoundReport:
 
 
 def exchange(
-    store: Store, peer: Peer, name: str, projects: Mapping[ProjectId, Identity], trusted: Iterable[ProjectId]
+    store: Store,
+    peer: Peer,
+    name: str,
+    projects: Mapping[ProjectId, Identity],
+    trusted: Iterable[ProjectId],
+    unfit: Mapping[ProjectId, tuple[Oid, PeerError]] | None = None,
 ) -> RoundReport:
     """One round with the peer `name` about our `projects`.
 
-    `trusted` are projects that the user joined by hand: their id is taken at its word. Raises
-    `PeerError` where the peer as a whole failed.
+    `trusted` are projects that the user joined by hand: their id is taken at its word. `unfit` is what
+    the last round reported as such. Raises `PeerError` where the peer as a whole failed.
     """
-    return _Round(store, peer, name, projects, frozenset(trusted)).run()
+    return _Round(store, peer, name, projects, frozenset(trusted), unfit or {}).run()
 
 
 def look_at(store: Store, peer: Peer, name: str, project: ProjectId) -> Identity:
@@ -79,13 +91,14 @@ class _Round:
         name: str,
         projects: Mapping[ProjectId, Identity],
         trusted: frozenset[ProjectId],
+        unfit: Mapping[ProjectId, tuple[Oid, PeerError]],
     ) -> None:
         self._store = store
         self._peer = peer
         self._name = name
         self._projects = projects
         self._trusted = trusted
-        self._report = RoundReport()
+        self._report = RoundReport(unfit=dict(unfit))
 
     def run(self) -> RoundReport:
         for _ in range(MAX_TURNS):
@@ -121,10 +134,24 @@ class _Round:
         for project in [project for project, tip in wanted.items() if tip == tip_of(self._store, project)]:
             # What we pushed ourselves, perhaps in a round whose answer got lost.
             self._store.swap(tracking_ref(self._name, project), self._tracked(project), wanted.pop(project))
+        for project, tip in list(wanted.items()):
+            known = self._report.unfit.pop(project, None)
+            if known is not None and known[0] == tip:
+                del wanted[project]
+                self._set_aside(project, tip, known[1])
         if not wanted:
             return
-        self._peer.fetch({project_ref(project): tracking_ref(self._name, project) for project in wanted})
+        try:
+            self._peer.fetch({project_ref(project): tracking_ref(self._name, project) for project in wanted})
+        except BranchesRefusedError as error:
+            for ref, reason in error.reasons.items():
+                project = ProjectId(ref.removeprefix(PROJECTS))
+                self._set_aside(project, wanted.pop(project), reason)
         self._report.fetched.extend(project for project in wanted if project not in self._report.fetched)
+
+    def _set_aside(self, project: ProjectId, tip: Oid, error: PeerError) -> None:
+        self._report.unfit[project] = (tip, error)
+        self._report.refuse(project, error)
 
     def _merge(self) -> None:
         for project in self._projects:
@@ -186,7 +213,7 @@ class _Round:
 def _projects_in(listing: Mapping[str, Oid]) -> dict[ProjectId, Oid]:
     found = {}
     for ref, tip in listing.items():
-        project = ref.removeprefix(_BRANCHES)
+        project = ref.removeprefix(PROJECTS)
         if project != ref and valid_project_id(project):
             found[ProjectId(project)] = tip
     return found

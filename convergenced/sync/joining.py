@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from convergenced.canon.folder import encode_folder_name
-from convergenced.errors import ConvergenceError, NewerSchemaError
+from convergenced.errors import ConvergenceError, NewerSchemaError, PeerRefusedError
 from convergenced.machine.state import ReplicaNote
 from convergenced.model import Checkout, LocalPath, Oid, ProjectId
 from convergenced.ports import Checkouts, Peer
@@ -62,7 +62,7 @@ def _is_about(
     ref = tracking_ref(peer_name, project)
     try:
         theirs = look_at(parts.store, peer, peer_name, project)
-    except NewerSchemaError:
+    except (NewerSchemaError, PeerRefusedError):
         theirs = Identity()
     if theirs.has_code and identity.is_same(theirs):
         return True

@@ -112,8 +112,7 @@ class _Localize:
         if head == tip:
             report.settled = True
             return report
-        tree, refusals = read_project(self._store, self._store.read_commit(tip).tree)
-        report.refusals.extend(refusals)
+        tree, _ = read_project(self._store, self._store.read_commit(tip).tree)
         head_tree = ProjectTree()
         if head is not None:
             head_tree, _ = read_project(self._store, self._store.read_commit(head).tree)

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from posixpath import join
 
+from convergenced.merge.names import collision_key, find_fault
 from convergenced.model import Content, Kind, LocalPath, Refusal, SessionId, Snapshot
 from convergenced.ports import Files
 
@@ -107,10 +108,17 @@ def _walk(
     if depth > MAX_DEPTH:
         scan.refusals.append(Refusal(folder, f"more than {MAX_DEPTH} folders deep", "move it up"))
         return True
+    taken: dict[str, str] = {}
     listing = files.list(LocalPath(join(context_dir, folder)))
     for entry in listing or ():
         path = f"{folder}/{entry.name}"
-        if entry.kind is Kind.FOLDER:
+        fault = find_fault(entry.name)
+        if fault is None and (twin := taken.setdefault(collision_key(entry.name), entry.name)) != entry.name:
+            fault = f"cannot be told from {twin!r} on every machine"
+        if fault is not None:
+            if entry.kind is Kind.FOLDER or content_of(path) is not None:
+                scan.refusals.append(Refusal(path, f"its name {fault}", "give it another name"))
+        elif entry.kind is Kind.FOLDER:
             if _may_hold(path):
                 _walk(files, context_dir, path, found, scan, depth + 1)
         elif content_of(path) is None:

@@ -18,9 +18,9 @@ from convergenced.errors import (
     PeerUnreachableError,
 )
 from convergenced.model import Author, Commit, LocalPath, Oid, TreeEntry
-from convergenced.ports import Store
+from convergenced.ports import Peer, Store
 from convergenced.store.git import GitStore
-from convergenced.store.peers import OpenPeer, Transport, is_behind, open_peer
+from convergenced.store.peers import Transport, is_behind, open_peer
 from tests.fakes.peer import MemoryPeer
 from tests.fakes.store import MemoryStore
 from tests.repositories import make_bare
@@ -39,10 +39,10 @@ class World:
     """One hub and any number of machines, each with a store and its own way to the hub."""
 
     hub: Store
-    new_machine: Callable[[], tuple[Store, OpenPeer]]
-    opened: list[OpenPeer] = field(default_factory=list)
+    new_machine: Callable[[], tuple[Store, Peer]]
+    opened: list[Peer] = field(default_factory=list)
 
-    def machine(self) -> tuple[Store, OpenPeer]:
+    def machine(self) -> tuple[Store, Peer]:
         store, peer = self.new_machine()
         self.opened.append(peer)
         return store, peer
@@ -73,7 +73,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 def _memory_world() -> World:
     hub = MemoryStore()
 
-    def machine() -> tuple[Store, OpenPeer]:
+    def machine() -> tuple[Store, Peer]:
         store = MemoryStore()
         return store, MemoryPeer(store, hub)
 
@@ -112,7 +112,7 @@ def _git_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     make_bare(hub, "-c", "http.receivepack=true")
     numbers = iter(range(100))
 
-    def machine() -> tuple[Store, OpenPeer]:
+    def machine() -> tuple[Store, Peer]:
         store = make_bare(tmp_path / f"store {next(numbers)}.git")
         return GitStore(store), open_peer(url, store, name="hub", transport=transport, environ=environ)
 

@@ -12,8 +12,9 @@ import pytest
 
 from convergenced.errors import PeerRefusedError, PeerUnreachableError
 from convergenced.model import Author, Commit, Oid, TreeEntry
+from convergenced.ports import Peer
 from convergenced.store.git import GitStore
-from convergenced.store.peers import OpenPeer, Timeouts, Transport, open_peer
+from convergenced.store.peers import Timeouts, Transport, open_peer
 from tests.repositories import make_bare, run_git
 from tests.servers import (
     SshServer,
@@ -74,7 +75,7 @@ def peer_at(
     environ: dict[str, str],
     transport: Transport = "auto",
     timeouts: Timeouts = PATIENT,
-) -> OpenPeer:
+) -> Peer:
     return open_peer(url, store.path, name="hub", transport=transport, environ=environ, timeouts=timeouts)
 
 

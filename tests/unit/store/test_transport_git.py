@@ -16,8 +16,9 @@ import pytest
 
 from convergenced.errors import PeerError, PeerRefusedError, PeerUnreachableError
 from convergenced.model import LocalPath
+from convergenced.ports import Peer
 from convergenced.store import program
-from convergenced.store.peers import OpenPeer, Timeouts, is_behind, open_peer
+from convergenced.store.peers import Timeouts, is_behind, open_peer
 from convergenced.store.refusals import NOT_CONFIRMED
 from tests.repositories import make_bare
 
@@ -55,7 +56,7 @@ class FakeGit:
     def configures_ssh(self, command: str) -> None:
         (self.folder / "ssh").write_text(json.dumps([0, command + "\n", ""]))
 
-    def peer(self, url: str = "https://host.example/x.git", **environ: str) -> OpenPeer:
+    def peer(self, url: str = "https://host.example/x.git", **environ: str) -> Peer:
         given = {"PATH": str(self.folder), "HOME": "/home/ann", **environ}
         timeouts = Timeouts(connect=3, listing=0.4, transfer=60, stall=60)
         return open_peer(url, self.store, name="hub", transport="git", environ=given, timeouts=timeouts)

@@ -24,10 +24,11 @@ from convergenced.errors import (
     UsageError,
 )
 from convergenced.model import Author, Commit, LocalPath, Oid, TreeEntry
+from convergenced.ports import Peer
 from convergenced.store import transport_path
 from convergenced.store.git import GitStore
 from convergenced.store.objects import object_id
-from convergenced.store.peers import OpenPeer, is_behind, open_peer
+from convergenced.store.peers import is_behind, open_peer
 from convergenced.store.transfer import copy_history, is_dangerous
 from tests.repositories import make_bare, run_git
 
@@ -48,7 +49,7 @@ def hub(tmp_path: Path) -> GitStore:
     return GitStore(make_bare(tmp_path / "hub.git"))
 
 
-def peer_at(path: str, store: GitStore, **environ: str) -> OpenPeer:
+def peer_at(path: str, store: GitStore, **environ: str) -> Peer:
     return open_peer(path, store.path, name="hub", environ=environ)
 
 
