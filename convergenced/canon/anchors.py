@@ -9,7 +9,7 @@ of bytes to bytes, so the whole is one too, and localizing is the same layers ba
 
 An anchor is disabled where it would not mean anything: no home by policy, `/` as home, a relative
 path, an encoded name that could be read as a number. A disabled anchor and its sentinel are left as
-they stand in both directions.
+they stand in both directions, so that a machine without a usable home hands on what others wrote.
 
 In JSON, an anchor is recognized where its slashes are all spelled alike and its other characters
 plainly (a quote and a backslash as JSON must spell them, everything else as raw UTF-8), a sentinel

@@ -147,7 +147,8 @@ def _families(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> Iterator
         groups.setdefault(each.path.split("/")[1], []).append(each)
     for group in groups.values():
         core = min((each.first for each in group), key=len)
-        if encoded is not None and encoded.stem.startswith(b"-" + core):
+        shared = encoded is not None and encoded.stem.startswith(b"-" + core)
+        if encoded is not None and shared and all(encoded.plain[1:] != each.plain[1:] for each in group):
             group.append(encoded)
             encoded = None
         yield _Family(core, group)
