@@ -25,7 +25,7 @@ from convergenced.machine.checkouts import GitCheckouts
 from convergenced.machine.claude import RealProcesses
 from convergenced.machine.clock import SystemClock
 from convergenced.machine.durable import make_private_folders
-from convergenced.machine.files import RealFiles
+from convergenced.machine.files import RealFiles, sweep_temporaries
 from convergenced.machine.locations import ClaudeLocations, Locations, load_or_create_machine_id
 from convergenced.machine.notify import Notifier
 from convergenced.machine.settings import Settings, load_settings
@@ -75,7 +75,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(once: bool) -> int:
-    home = os.path.realpath(os.path.expanduser("~"))
+    home = os.path.expanduser("~")
     locations = Locations.from_environment(os.environ, home)
     settings = load_settings(locations.config_file)
     with single_instance(locations.lock_file), _parts(locations, settings, home) as parts:
@@ -91,7 +91,7 @@ def _run(once: bool) -> int:
 
         surroundings = Surroundings(
             parts=parts,
-            checkouts=GitCheckouts(LocalPath(home)),
+            checkouts=GitCheckouts(parts.machine.home),
             watcher=FolderWatcher(parts.clock),
             workers=workers,
             activity=activity,
@@ -137,7 +137,8 @@ def _parts(locations: Locations, settings: Settings, home: str) -> Iterator[Part
         id=load_or_create_machine_id(locations.machine_id_file, name, os.urandom),
         name=name,
         os=_os(),
-        home=LocalPath(home),
+        # Resolved, as the client resolves the working folders that transcripts speak of.
+        home=LocalPath(os.path.realpath(home)),
         # As the client spells it in transcripts: it does not resolve links in its own folder.
         projects_dir=claude.projects,
         backups_dir=locations.backups_dir,
@@ -145,6 +146,7 @@ def _parts(locations: Locations, settings: Settings, home: str) -> Iterator[Part
         version=__version__,
     )
     store = open_store(locations.store)
+    sweep_temporaries(machine.projects_dir)  # what a crash left half written
     state = _open_state(LocalPath(os.path.join(locations.state_dir, "state.sqlite")))
     try:
         yield Parts(

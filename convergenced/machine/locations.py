@@ -16,6 +16,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+
 from convergenced.errors import ConvergenceError
 from convergenced.machine.durable import create_durably, explained, make_private_folders, read_bounded
 from convergenced.model import LocalPath, MachineId
@@ -54,8 +57,9 @@ class Locations:
     ) -> Locations:
         """The locations for a user whose home folder is `home`.
 
-        `CONVERGENCE_HOME` puts everything below one folder; else the XDG variables count where they hold
-        an absolute path. Raises `ConvergenceError` where `CONVERGENCE_HOME` is not absolute.
+        `CONVERGENCE_HOME` puts everything below one folder; else the folders are platformdirs', which
+        looks at the environment of the process itself. Raises `ConvergenceError` where
+        `CONVERGENCE_HOME` is not absolute.
         """
         uid = os.getuid() if uid is None else uid
         if together := environ.get("CONVERGENCE_HOME"):
@@ -68,22 +72,12 @@ class Locations:
             together = os.path.normpath(together)
             return cls._below((together, together, together, together), environ, uid)
         mac = platform == "darwin"
-        support = os.path.join(home, "Library", "Application Support")
-
-        def base(variable: str, otherwise: str) -> str:
-            value = environ.get(variable, "")
-            chosen = value if os.path.isabs(value) else support if mac else os.path.join(home, otherwise)
-            return os.path.join(os.path.normpath(chosen), APP)
-
+        named = (MacOS if mac else Unix)(APP, appauthor=False)
+        # Not platformdirs' runtime folder: asking for it may make one and warn.
         runtime = _runtime(environ, uid) or (
             os.path.join(home, "Library", "Caches", "TemporaryItems", APP) if mac else _private_temporary(uid)
         )
-        folders = (
-            base("XDG_CONFIG_HOME", ".config"),
-            base("XDG_DATA_HOME", ".local/share"),
-            base("XDG_STATE_HOME", ".local/state"),
-            runtime,
-        )
+        folders = (named.user_config_dir, named.user_data_dir, named.user_state_dir, runtime)
         return cls._below(folders, environ, uid)
 
     @classmethod
