@@ -21,6 +21,7 @@ from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers
 from convergenced.errors import ConvergenceError
 from convergenced.machine.activity import ActivityLog
+from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
 from convergenced.machine.claude import RealProcesses
 from convergenced.machine.clock import SystemClock
@@ -96,6 +97,9 @@ def _run(once: bool) -> int:
             workers=workers,
             activity=activity,
             open_peer=connect,
+            prune_backups=lambda folder, keep: prune_backups(
+                LocalPath(os.path.join(locations.backups_dir, folder)), keep
+            ),
             on_turn=_Pulse(notifier, lambda: engine),
         )
         engine = Engine(surroundings, settings)

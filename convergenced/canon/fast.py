@@ -32,6 +32,7 @@ class _Spelled:
         self.path = layer.path
         self.depths = json_spellings(layer.path)[0]
         self.plain = self.depths[0]
+        self.parent = self.plain[: self.plain.rfind(b"/") + 1]
         self.stem = common_stem(self.depths)
         self.first = self.stem[1:].split(b"/")[0]
         """What is surely plain of the first folder's name."""
@@ -94,7 +95,7 @@ class Fast:
         """Whether one search finds what the layers find one by one. With odd anchors it does not."""
         self._literals = Literals([each.name for each in spelled])
         self._families = list(_families(slashed, encoded))
-        self._composed = [each.stem + b"{{CC_ENCODED_DIR" for each in slashed if each.ends_with(encoded)]
+        self._composed = [each.parent + b"{{CC_ENCODED_DIR" for each in slashed if each.ends_with(encoded)]
         # Of two names for one path only the first comes back as it was; the other is left to `exact`.
         first_names = {each.plain: each.name for each in reversed(spelled)}
         self._local = {sentinel(name): self._literals.lower(plain) for plain, name in first_names.items()}
@@ -171,9 +172,7 @@ def _recomposed(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> bytes:
                 start = len(outer.plain)
                 rests.add(one_of(deep[start:] for deep in inner.depths))
                 if inner.ends_with(encoded):
-                    rests.add(
-                        re.escape(inner.plain[start : inner.plain.rfind(b"/") + 1]) + rb"\{\{CC_ENCODED_DIR"
-                    )
+                    rests.add(re.escape(inner.parent[start:]) + rb"\{\{CC_ENCODED_DIR")
     return b"(?:%s)?" % b"|".join(sorted(rests)) if rests else b""
 
 

@@ -160,12 +160,12 @@ def _with_ancestors(path: str) -> Iterator[str]:
     """The path and its ancestors, nearest first, at most `ANCESTORS` of them."""
     separators = "\\/" if _WINDOWS.match(path) else "/"
     for _ in range(ANCESTORS):
+        path = path.rstrip(separators)
         yield path
-        shorter = path.rstrip(separators)
-        cut = max(shorter.rfind(separator) for separator in separators)
+        cut = max(path.rfind(separator) for separator in separators)
         if cut <= 0:
             return
-        path = shorter[:cut]
+        path = path[:cut]
 
 
 def _unix_seconds(text: str | None) -> float | None:

@@ -33,7 +33,7 @@ from convergenced.sync.joining import join_offered, rename_project
 from convergenced.sync.localize import holder_of
 from convergenced.sync.plan import PUSH_DELAY, Pace, peer_delay, replica_due, retry_delay
 from convergenced.sync.preview import preview
-from convergenced.sync.replica import Parts
+from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.survey import Scope, Survey, survey
 from convergenced.sync.tips import ref_of
 
@@ -72,6 +72,8 @@ class Surroundings:
     workers: Workers
     activity: ActivityLog
     open_peer: Callable[[PeerSettings], Peer]
+    prune_backups: Callable[[str, int], object] = lambda folder, keep: None
+    """Keeps the newest few backups of each file of a context folder."""
     chance: Callable[[], float] = random.random
     on_turn: Callable[[], None] = field(default=lambda: None)
 
@@ -362,6 +364,7 @@ class Engine:
         if localized is not None:
             if localized.written or localized.removed:
                 self.note("localize", project, _counted(localized.written, localized.removed))
+                self._prune(state.replica)
             if localized.held:
                 state.held_at = now
                 if former is None or former.localize is None or not former.localize.held:
@@ -373,6 +376,15 @@ class Engine:
         else:
             state.failures = 0
         self._offer(project)
+
+    def _prune(self, replica: Replica) -> None:
+        keep = self._settings.backups.keep
+        self._submit(
+            self._lane(replica.project),
+            lambda: self._s.prune_backups(replica.folder, keep),
+            lambda _: None,
+            lambda error: self._degrade("backups", error),
+        )
 
     def _tell_refusals(self, project: ProjectId, former: Pass | None, result: Pass) -> None:
         known = set(former.refusals) if former is not None else set()
