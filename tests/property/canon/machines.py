@@ -29,3 +29,9 @@ TAME = (ANN, MAC, CONTAINER, ELSEWHERE)
 """Ordinary participants: every law holds for them without an exception."""
 
 ALL = (*TAME, JAPANESE, AT_HOME, HOMELESS, SLASH_HOME, QUOTED, SHORT, NESTED)
+
+ODD = (
+    machine("/data+/data+", "/data+"),
+    Anchors("linux", "/app", "/-app/projects/-app", "-app", "/home/a"),
+)
+"""Anchors that overlap themselves or hold each other in the middle: their bytes come back all the same."""

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from convergenced.model import Anchors
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | list[tuple[str, Json]]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | Pairs | None"
 
 _NAMES = ("PROJECT_ROOT", "PROJECT_CONTEXT_DIR", "ENCODED_DIR", "HOME")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -62,7 +62,9 @@ def canonical_string(text: str, anchors: Anchors) -> str:
         "ENCODED_DIR": anchors.encoded_dir,
         "HOME": anchors.home or "",
     }
-    longest_first = sorted(((path, name) for name, path in paths.items() if path), key=lambda pair: -len(pair[0]))
+    longest_first = sorted(
+        ((path, name) for name, path in paths.items() if path), key=lambda pair: -len(pair[0])
+    )
     out = ""
     at = 0
     behind_anchor = False
@@ -75,7 +77,10 @@ def canonical_string(text: str, anchors: Anchors) -> str:
             continue
         found = None
         if not behind_anchor and not (at and text[at - 1] in _ALNUM):
-            found = next(((p, n) for p, n in longest_first if text.startswith(p, at) and _ends(text, at + len(p))), None)
+            found = next(
+                ((p, n) for p, n in longest_first if text.startswith(p, at) and _ends(text, at + len(p))),
+                None,
+            )
         if found:
             out += "{{CC_" + found[1] + "}}"
             at += len(found[0])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from convergenced.canon.anchors import json_spellings, layers, sentinel, text_spelling
+from convergenced.canon.anchors import json_spellings, layers, text_spelling
 from convergenced.model import Anchors
 
 NAMES = ("PROJECT_ROOT", "PROJECT_CONTEXT_DIR", "ENCODED_DIR", "HOME")
@@ -19,7 +19,7 @@ _PIECES = (
     b"\\u001b", b"\\u00e9", b"\\u0041", b"\\u002f", b"\\u002F", b"\\u002e", b"\\ud83d\\ude00", b"\\ud800",
     b"\\u005f", b'"', b'"thinking":"', b'"signature":"x"', b".x", b".\\n", b".\\u0041", b"src", b"proj",
     b"/src/proj", b"/code/proj", b"/.claude/projects/", b"home", b"{{CC_", b"{{CC_OTHER}}", b"_LIT", b"}}",
-    b"{{CC_HOME", b"{{", b"\\u007d", b"a", b"9", b"|", b"$",
+    b"/etc/claude/projects/", b"{{CC_HOME", b"{{", b"\\u007d", b"a", b"9", b"|", b"$",
 )  # fmt: skip
 
 
@@ -50,7 +50,13 @@ def _signed(text: bytes, kind: int) -> bytes:
         case 0:
             return b'{"type":"thinking","thinking":"' + text + b'","signature":"c2ln"}'
         case 1:
-            return b'{"signature" : "' + text + b'","n":[1,{"a":null}],"thinking":"' + text + b'","type":"thinking"}'
+            return (
+                b'{"signature" : "'
+                + text
+                + b'","n":[1,{"a":null}],"thinking":"'
+                + text
+                + b'","type":"thinking"}'
+            )
         case 2:
             return b'{"type":"redacted_thinking","data":"' + text + b'"}'
         case _:
@@ -103,13 +109,15 @@ def spelled_strings(draw: st.DrawFn, machine: Anchors) -> tuple[str, bytes]:
     """A string and one of its spellings as JSON in which each anchor is spelled in one style."""
     slash = draw(st.sampled_from(["/", "\\/", "\\u002f", "\\u002F"]))
     anchors = [layer.path for layer in layers(machine)]
-    marks = [sentinel(name).decode().replace("}}", "_LIT" * level + "}}") for name in NAMES for level in (0, 1)]
+    marks = ["{{CC_" + name + "_LIT" * level + "}}" for name in NAMES for level in (0, 1)]
     whole = st.sampled_from(
         [*anchors, *marks, *(path + end for path in anchors for end in ("x", ".x", "/x", "-x", ".", "_"))]
     )
     filler = st.text(st.sampled_from(" x.-_9éß😀\u2028\x1b\n\t\"\\{}n'日"), max_size=3)
     decoded, raw = "", ""
-    for piece, plain in draw(st.lists(st.one_of(st.tuples(whole, st.just(True)), st.tuples(filler, st.just(False))))):
+    for piece, plain in draw(
+        st.lists(st.one_of(st.tuples(whole, st.just(True)), st.tuples(filler, st.just(False))))
+    ):
         for character in piece:
             decoded += character
             if character == "/":
