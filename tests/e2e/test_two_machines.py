@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import start_client
 from tests.e2e.machines import Machine, await_true, git, make_hub, record, stop_all
 
 
@@ -233,3 +234,53 @@ def test_deleting_the_state_loses_and_doubles_nothing(pair: tuple[Machine, Machi
         machine.start()
     settle(one, other)
     assert one.tip() == tip == other.tip()
+
+
+def test_incoming_work_waits_while_claude_code_runs_there_and_goes_in_when_it_ends(
+    pair: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    one, other = pair
+    sid = session_id()
+    one.append(sid, record(sid, one.project, 0))
+    started = session_id()
+    other.append(started, record(started, other.project, 0))
+    one.start()
+    other.start()
+    settle(one, other)
+    client = start_client(tmp_path, str(other.project))
+    try:
+        one.append(sid, record(sid, one.project, 1))
+        settle(one)
+        await_true(lambda: other.status()["projects"][0]["held"], "the session to be held")
+        held = other.status()["projects"][0]
+        assert held["state"] == "held"
+        assert held["held"]["pid"] == client.pid
+        assert other.files()[f"{sid}.jsonl"].count(b"\n") == 1
+        assert f"pid {client.pid}" in other.do("status")
+    finally:
+        client.kill()
+    await_true(lambda: other.files()[f"{sid}.jsonl"].count(b"\n") == 2, "the session to go in by itself")
+
+
+def test_a_second_hub_and_one_that_fails_do_not_disturb_each_other(
+    pair: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    one, other = pair
+    spare = make_hub(tmp_path / "spare.git")
+    one.hubs = (tmp_path / "gone.git", spare)
+    other.hubs = (spare, *other.hubs)
+    for machine in pair:
+        machine.configure()
+    sid, started = session_id(), session_id()
+    one.append(sid, record(sid, one.project, 0))
+    other.append(started, record(started, other.project, 0))
+    one.start()
+    other.start()
+    await_true(lambda: f"{sid}.jsonl" in other.files(), "the session to come by way of the spare hub")
+    await_true(lambda: f"{started}.jsonl" in one.files(), "the other session to come the same way")
+    states = {peer["name"]: peer["state"] for peer in one.status()["peers"]}
+    assert states == {"hub": "failing", "hub1": "ok"}
+    branch = "refs/heads/project/proj"
+    await_true(
+        lambda: other.tip() in git("-C", tmp_path / "hub.git", "for-each-ref", branch), "the first hub"
+    )
