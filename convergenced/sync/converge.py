@@ -39,7 +39,8 @@ def converge(parts: Parts, replica: Replica, *, whole_machine: bool) -> Pass:
     ingested = ingest(parts, replica, policy)
     localized = None
     if ingested.halted is None and not ingested.gone:
-        localized = localize(parts, replica, policy, whole_machine=whole_machine)
+        refused = [refusal.where for refusal in ingested.refusals]
+        localized = localize(parts, replica, policy, whole_machine=whole_machine, set_aside=refused)
     tip = tip_of(parts.store, replica.project)
     if tip is None:
         return Pass(ingested, localized, tip)

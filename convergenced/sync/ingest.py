@@ -36,7 +36,7 @@ from convergenced.merge.roster import (
     parse_roster,
 )
 from convergenced.merge.session import write_flat
-from convergenced.model import Commit, Content, Oid, Refusal, SessionId, Snapshot
+from convergenced.model import EMPTY_TREE, Commit, Content, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import MergeOutcome
 from convergenced.sync.identity import FOLDERS, folders_of
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
@@ -108,6 +108,7 @@ class _Ingest:
         self._policy = policy
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._notes = parts.state.files(replica.folder)
+        self._noted = frozenset(self._notes)
         self._fresh: dict[str, FileNote] = {}
         self._report = IngestReport()
         self._changes = _Changes()
@@ -116,7 +117,6 @@ class _Ingest:
         report, replica = self._report, self._replica
         head = ref_of(self._store, replica_ref(replica))
         tip = tip_of(self._store, replica.project)
-        held_something = bool(self._notes)
         if head is None:
             # Notes name objects of the store: where it was lost or begun anew they mean nothing.
             self._notes = {}
@@ -127,7 +127,7 @@ class _Ingest:
             report.gone = True
             return report
         if scan is None or scan.is_empty:
-            if held_something or (head is not None and (base.sessions or base.memory)):
+            if self._noted or (head is not None and (base.sessions or base.memory)):
                 what = "is missing" if scan is None else "is empty"
                 report.halted = f"the context folder {replica.context_dir(self._parts.machine)} {what}"
                 return report
@@ -138,9 +138,9 @@ class _Ingest:
         tree = self._with_memory(tree, tip_tree, scan)
         if scan.is_empty and head is None and tip is not None:
             # Nothing local yet: only say on the project's branch that this machine takes part.
-            self._commit(self._with_papers(tip_tree, tip), head, tip)
+            self._commit(self._with_papers(tip_tree, tip_tree, tip), head, tip)
         else:
-            self._commit(self._with_papers(tree, tip), head, head)
+            self._commit(self._with_papers(tree, tip_tree, tip), head, head)
         self._remember(scan)
         return report
 
@@ -168,7 +168,7 @@ class _Ingest:
     def _remember(self, scan: Scan) -> None:
         state, folder = self._parts.state, self._replica.folder
         present = {f"{sid}.jsonl" for sid in scan.transcripts} | scan.attached.keys() | scan.memory.keys()
-        gone = self._notes.keys() - present
+        gone = self._noted - present
         if not self._fresh and not gone:
             return
         with state.together():
@@ -229,9 +229,7 @@ class _Ingest:
     def _transcript(self, path: str, snapshot: Snapshot, mine: Oid | None, theirs: Oid | None) -> Oid | None:
         note = self._notes.get(path)
         if note is not None and note.snapshot == snapshot:
-            return note.oid
-        if snapshot.size == 0 and note is None:
-            return None
+            return note.oid if note.oid != EMPTY_TREE else None
         taken = take_transcript(
             self._store,
             self._parts.files,
@@ -243,6 +241,8 @@ class _Ingest:
             others=theirs,
         )
         if taken is None:
+            # No record yet: nothing to commit, and nothing lost where what arrives is written over it.
+            self._fresh[path] = FileNote(snapshot, 0, b"", EMPTY_TREE)
             return None
         self._fresh[path] = taken.note
         self._changes.records += taken.records
@@ -261,14 +261,7 @@ class _Ingest:
                     self._changes.memory += 1
         missing = [name for name in memory if f"{MEMORY}/{name}" not in scan.memory]
         set_aside = {refusal.where for refusal in self._report.refusals}
-        if missing and not scan.has_memory_folder:
-            # A folder that vanished with all it held is more often an accident than a wish.
-            remedy = "make the folder again to have its files back, or delete them one by one"
-            if tree.memory:
-                self._report.refusals.append(
-                    Refusal(MEMORY, "the folder is missing; its files are kept", remedy)
-                )
-        else:
+        if scan.has_memory_folder and not scan.lost_memory(tree.memory):
             for name in missing:
                 if not _is_set_aside(f"{MEMORY}/{name}", set_aside):
                     del memory[name]
@@ -321,8 +314,12 @@ class _Ingest:
 
     # -- what a machine says of itself
 
-    def _with_papers(self, tree: ProjectTree, tip: Oid | None) -> ProjectTree:
-        """Adds roster entry, machine card and policy, where they do not say so already."""
+    def _with_papers(self, tree: ProjectTree, tip_tree: ProjectTree, tip: Oid | None) -> ProjectTree:
+        """Adds roster entry, machine card and policy, where they do not say so already.
+
+        The first card is written even for a folder that is not the primary one: without any card,
+        others could not tell what code the project is about.
+        """
         machine, replica, store = self._parts.machine, self._replica, self._store
         name = f"{machine.id}.json"
         old_card = parse_machine(store.read_blob(tree.machines[name])) if name in tree.machines else None
@@ -330,15 +327,16 @@ class _Ingest:
         policy = tree.policy
         if policy is None:
             policy = store.write_blob(format_policy(self._policy))
-        roster = (
-            parse_roster(store.read_blob(tree.roster)) if tree.roster is not None else parse_roster(b"{}")
+        roster, tip_roster = (
+            parse_roster(store.read_blob(one.roster) if one.roster is not None else b"{}")
+            for one in (tree, tip_tree)
         )
-        entry = roster.participants.get(machine.id)
+        entry = roster.participants.get(machine.id, tip_roster.participants.get(machine.id))
         roster_oid = tree.roster
         known = folders_of(old_card) if old_card is not None else frozenset()
         if replica.folder not in known and old_card is not None and not replica.primary:
             machines[name] = store.write_blob(format_machine(_listing(old_card, known | {replica.folder})))
-        if replica.primary:
+        if replica.primary or (old_card is None and name not in tip_tree.machines):
             card = _listing(
                 MachineCard(
                     machine_id=machine.id,
@@ -352,6 +350,7 @@ class _Ingest:
             )
             if old_card is None or replace(card, version=old_card.version) != old_card:
                 machines[name] = store.write_blob(format_machine(card))
+        if replica.primary:
             now = datetime.fromtimestamp(self._parts.clock.now(), UTC).isoformat(timespec="seconds")
             here = Participant(machine.id, machine.os, machine.home, replica.root, replica.folder, now, tip)
             if entry is None or not here.same_paths(entry):

@@ -8,14 +8,14 @@ forked from. What the user (or the client's cleanup) removed here stays removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from posixpath import join
 
 from convergenced.canon.rewrite import Rewriter
 from convergenced.canon.transcript import last_time
-from convergenced.errors import ConvergenceError, FileChangedError, HeldError
+from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
 from convergenced.machine.claude import runs_in
 from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder, read_project
@@ -24,7 +24,7 @@ from convergenced.merge.segments import read_transcript
 from convergenced.merge.tree import absorb
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
-from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, content_of, scan_folder
+from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, scan_folder
 from convergenced.sync.tips import ref_of, tip_of
 from convergenced.sync.transcripts import tail_window
 
@@ -71,14 +71,19 @@ class _Group:
 
 
 def localize(
-    parts: Parts, replica: Replica, policy: Policy, *, whole_machine: bool = False
+    parts: Parts,
+    replica: Replica,
+    policy: Policy,
+    *,
+    whole_machine: bool = False,
+    set_aside: Collection[str] = (),
 ) -> LocalizeReport:
     """Brings the replica's folder to the tip of its project's branch, as far as nothing holds it.
 
-    Expects that `ingest` just ran for the replica. `whole_machine` waits for any Claude Code on the
-    machine rather than for those in the project.
+    Expects that `ingest` just ran for the replica; `set_aside` are the paths it refused, which are not
+    touched. `whole_machine` waits for any Claude Code on the machine rather than for those in the project.
     """
-    return _Localize(parts, replica, policy, whole_machine).run()
+    return _Localize(parts, replica, policy, whole_machine, set_aside).run()
 
 
 def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProcess | None:
@@ -90,11 +95,19 @@ def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProc
 
 
 class _Localize:
-    def __init__(self, parts: Parts, replica: Replica, policy: Policy, whole_machine: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        replica: Replica,
+        policy: Policy,
+        whole_machine: bool,
+        set_aside: Collection[str],
+    ) -> None:
         self._parts = parts
         self._store = parts.store
         self._replica = replica
         self._whole_machine = whole_machine
+        self._set_aside = frozenset(set_aside)
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._notes = parts.state.files(replica.folder)
         self._report = LocalizeReport()
@@ -109,14 +122,15 @@ class _Localize:
             return report
         ref = replica_ref(self._replica)
         head = ref_of(self._store, ref)
-        if head == tip:
+        tree, _ = read_project(self._store, self._store.read_commit(tip).tree)
+        scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine)) or Scan()
+        if head == tip and not scan.lost_memory(tree.memory):
             report.settled = True
             return report
-        tree, _ = read_project(self._store, self._store.read_commit(tip).tree)
         head_tree = ProjectTree()
         if head is not None:
             head_tree, _ = read_project(self._store, self._store.read_commit(head).tree)
-        groups = self._plan(tree, head_tree)
+        groups = self._plan(tree, head_tree, scan)
         if groups:
             holder = holder_of(self._parts, self._replica, self._whole_machine)
             if holder is not None:
@@ -150,28 +164,26 @@ class _Localize:
 
     # -- what is to be done
 
-    def _plan(self, tree: ProjectTree, head: ProjectTree) -> list[_Group]:
-        scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine))
-        here = scan.transcripts if scan is not None else {}
-        attached = scan.attached if scan is not None else {}
+    def _plan(self, tree: ProjectTree, head: ProjectTree, scan: Scan) -> list[_Group]:
+        here = scan.transcripts
         groups = []
         for sid, session in tree.sessions.items():
             had = sid in head.sessions
             if sid not in here and (had or not self._replica.primary):
                 continue
             group = _Group(f"{sid}.jsonl")
-            group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), attached))
+            group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), scan.attached))
             lineage = lineage_of(self._store, sid, session)
             if lineage is not None:
                 path = f"{sid}.jsonl"
                 note = self._notes.get(path)
-                if note is None or note.oid != lineage:
+                if note is None or note.oid != lineage or sid not in here:
                     group.actions.append(_Write(path, lineage, True, sid not in here))
             if group.actions:
                 groups.append(group)
         # New sessions first: a fork must be in place before its lineage leaves the old file.
         groups.sort(key=lambda group: (f"{group.name}" in self._notes, group.name))
-        groups.extend(self._plan_memory(tree, head, scan.memory if scan is not None else {}))
+        groups.extend(self._plan_memory(tree, head, scan.memory))
         return groups
 
     def _plan_folder(
@@ -183,7 +195,7 @@ class _Localize:
         for name, oid in self._folder(sid, session.folder).items():
             path = f"{sid}/{name}"
             note = self._notes.get(path)
-            if note is not None and note.oid == oid:
+            if note is not None and note.oid == oid and path in here:
                 continue
             if path not in here and name in had:
                 continue  # removed here
@@ -213,13 +225,16 @@ class _Localize:
     def _carry_out(self, group: _Group, tree: ProjectTree) -> None:
         for action in group.actions:
             note = self._notes.get(action.path)
-            if isinstance(action, _Remove):
-                assert note is not None, action
-                self._remove(action.path, note)
-            elif action.is_new:
+            if action.path in self._set_aside:
+                raise RefusedInputError(
+                    "waits, because what stands here was set aside", "see to that: convergencectl status"
+                )
+            if isinstance(action, _Write) and action.is_new:
                 self._write(action, None)
             elif note is None:
                 raise FileChangedError(f"{action.path} is not accounted for yet")
+            elif isinstance(action, _Remove):
+                self._remove(action.path, note)
             else:
                 if action.is_transcript:
                     self._check_contained(action, note, tree)

@@ -8,6 +8,7 @@ refused and reported, and does not stop the rest.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from posixpath import join
 
@@ -65,6 +66,16 @@ class Scan:
     def is_empty(self) -> bool:
         """Whether nothing that is synced stands there."""
         return not (self.transcripts or self.attached or self.memory)
+
+    def lost_memory(self, known: Collection[str]) -> bool:
+        """Whether memory is gone as a whole, which is more often an accident than a wish.
+
+        `known` are the notes there should be; the only one that goes is taken for deleted. A memory
+        folder that was refused is not lost.
+        """
+        if not known or any(refusal.where == MEMORY for refusal in self.refusals):
+            return False
+        return not self.has_memory_folder or (len(known) > 1 and not self.memory)
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import FileChangedError, RefusedInputError
 from convergenced.machine.state import FileNote
 from convergenced.merge.segments import append_transcript, read_transcript
-from convergenced.model import Content, LocalPath, Oid, Snapshot
+from convergenced.model import EMPTY_TREE, Content, LocalPath, Oid, Snapshot
 from convergenced.ports import Files, Objects
 
 READ_BYTES = 4 * 1024 * 1024
@@ -51,6 +51,8 @@ def take_transcript(
     meanwhile, `RefusedInputError` for what cannot round-trip.
     """
     reader = _Reader(objects, files, rewriter, path, snapshot)
+    if note is not None and note.oid == EMPTY_TREE:
+        note = None
     if note is not None and snapshot.size >= note.consumed and reader.window(note.consumed) == note.window:
         return reader.append(note.oid, note.consumed)
     if note is not None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from convergenced.canon.rewrite import Rewriter
 from convergenced.merge.roster import parse_machine, parse_roster
-from convergenced.model import LocalPath
+from convergenced.model import Content, LocalPath
 from convergenced.sync import ingest as ingesting
 from convergenced.sync import scan as scanning
 from convergenced.sync import transcripts
+from convergenced.sync.identity import folders_of
 from convergenced.sync.transcripts import READ_BYTES, WINDOW_BYTES
 from tests.unit.sync.world import FakeMachine, World, branch, sid
 
@@ -41,7 +43,7 @@ def reads(machine: FakeMachine, work: Callable[[], object]) -> list[tuple[str, i
     try:
         work()
     finally:
-        del machine.files.read  # type: ignore[method-assign]
+        del machine.files.read
     return found
 
 
@@ -82,7 +84,7 @@ def test_the_first_commit_of_an_empty_folder_says_who_takes_part(ann: FakeMachin
     assert ann.ingest().message == "takes part"
     roster = ann.tree().roster
     assert roster is not None
-    entry = parse_roster(ann.store.read_blob(roster)).participants["id-of-ann"]
+    entry = parse_roster(ann.store.read_blob(roster)).participants[ann.machine.id]
     assert (entry.project_root, entry.home, entry.encoded_dir) == (ann.root, ann.home, ann.app.folder)
     card = parse_machine(ann.store.read_blob(ann.tree().machines["id-of-ann.json"]))
     assert (card.name, card.git_url) == ("ann", "example.org/ann/app")
@@ -100,7 +102,7 @@ def test_a_moved_checkout_is_told_to_the_others(world: World, ann: FakeMachine) 
     roster = ann.tree().roster
     assert roster is not None
     participants = parse_roster(ann.store.read_blob(roster)).participants
-    assert participants["id-of-ann"].project_root == moved.root
+    assert participants[ann.machine.id].project_root == moved.root
 
 
 def test_a_second_look_commits_nothing_writes_nothing_and_reads_no_file(ann: FakeMachine) -> None:
@@ -134,9 +136,7 @@ def test_a_torn_last_line_is_held_back_and_committed_once_it_is_whole(ann: FakeM
     ann.files.append(ann.transcript(S), second[20:])
     report = ann.ingest()
     assert report.message == "1 session +1 records"
-    assert ann.app.rewriter(ann.machine, True).canonicalize(first + second, scanning.Content.JSON) == (
-        ann.stored(S)
-    )
+    assert ann.app.rewriter(ann.machine, True).canonicalize(first + second, Content.JSON) == (ann.stored(S))
 
 
 def test_a_transcript_of_a_torn_line_alone_is_no_session_yet(ann: FakeMachine) -> None:
@@ -238,7 +238,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_tried_again_and_not_committed(a
     record = ann.say(S, "one")
     ann.files.append(ann.transcript(S), record * 20)
     ann.remember("a.md", "x")
-    done = []
+    done: list[int] = []
 
     def shrink(verb: str, path: LocalPath) -> None:
         if verb == "read" and not done:
@@ -256,7 +256,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_tried_again_and_not_committed(a
 
 def test_a_file_that_is_replaced_while_it_is_read_is_tried_again(ann: FakeMachine) -> None:
     ann.say(S, "one")
-    done = []
+    done: list[int] = []
 
     def replace(verb: str, path: LocalPath) -> None:
         if verb == "stat" and not done:
@@ -288,7 +288,7 @@ def test_a_file_that_goes_while_it_is_read_is_tried_again(ann: FakeMachine) -> N
 
 def test_an_append_while_it_is_read_is_no_trouble(ann: FakeMachine) -> None:
     ann.say(S, "one")
-    done = []
+    done: list[int] = []
 
     def grow(verb: str, path: LocalPath) -> None:
         if verb == "read" and not done:
@@ -393,7 +393,7 @@ def test_what_the_tip_holds_already_keeps_its_spelling_without_a_history_of_our_
     ann.say(S, f"bob's is {bob.home}/x")
     ann.sync()
     rewriter = bob.app.rewriter(bob.machine, True)
-    bob.files.write(bob.transcript(S), rewriter.localize(ann.stored(S), scanning.Content.JSON))
+    bob.files.write(bob.transcript(S), rewriter.localize(ann.stored(S), Content.JSON))
     bob.say(S, "on bob")
     bob.exchange()
     bob.converge()
@@ -408,7 +408,7 @@ def test_a_copy_that_agrees_with_the_tip_for_a_while_keeps_the_spelling_so_far(
     ann.say(S, f"bob's is {bob.home}/x")
     rewriter = bob.app.rewriter(bob.machine, True)
     ann.ingest()
-    beginning = rewriter.localize(ann.stored(S), scanning.Content.JSON)
+    beginning = rewriter.localize(ann.stored(S), Content.JSON)
     ann.say(S, "on ann")
     ann.sync()
     bob.files.write(bob.transcript(S), beginning)
@@ -443,8 +443,42 @@ def test_a_memory_folder_that_is_gone_is_no_deletion(ann: FakeMachine) -> None:
     ann.files.unlink(f"{ann.context()}/memory")
     report = ann.ingest()
     assert report.commit is None
-    assert [one.where for one in report.refusals] == ["memory"]
     assert ann.stored_memory() == {"a.md": b"x"}
+
+
+def test_a_memory_folder_that_was_emptied_at_one_stroke_is_no_deletion(ann: FakeMachine) -> None:
+    for name in ("a.md", "b.md"):
+        ann.remember(name, "x")
+    ann.say(S, "hello")
+    ann.ingest()
+    ann.files.unlink(f"{ann.context()}/memory")
+    ann.files.make_folder(f"{ann.context()}/memory")
+    assert ann.ingest().commit is None
+    assert set(ann.stored_memory()) == {"a.md", "b.md"}
+
+
+def test_the_only_note_can_be_deleted(ann: FakeMachine) -> None:
+    ann.remember("a.md", "x")
+    ann.say(S, "hello")
+    ann.ingest()
+    ann.files.unlink(ann.memory("a.md"))
+    assert ann.ingest().message == "memory 1"
+    assert ann.stored_memory() == {}
+
+
+def test_a_project_begun_in_a_second_folder_tells_what_code_it_is_about(ann: FakeMachine) -> None:
+    tree = f"{ann.home}/src/app-tree"
+    ann.checkout(tree, "example.org/ann/app", main_root=ann.root)
+    second = ann.replica(tree, primary=False)
+    ann.say(S, "tree", root=tree)
+    ann.ingest(second)
+    card = parse_machine(ann.store.read_blob(ann.tree().machines["id-of-ann.json"]))
+    assert card.git_url == "example.org/ann/app"
+    ann.ingest()
+    ann.localize(second)
+    ann.ingest(second)
+    card = parse_machine(ann.store.read_blob(ann.tree().machines["id-of-ann.json"]))
+    assert folders_of(card) == {ann.app.folder, second.folder}
 
 
 def test_a_memory_folder_that_vanishes_during_the_look_is_no_deletion(ann: FakeMachine) -> None:
@@ -588,9 +622,9 @@ def test_content_that_would_not_come_back_is_refused_alone(
     ann.say(sid(2), "cursed")
     ann.remember("a.md", "cursed")
     ann.remember("b.md", "fine")
-    plain = transcripts.Rewriter.canonicalize
+    plain = Rewriter.canonicalize
     monkeypatch.setattr(
-        transcripts.Rewriter,
+        Rewriter,
         "canonicalize",
         lambda self, data, content: plain(self, data, content).replace(b"cursed", b"broken"),
     )
@@ -655,7 +689,9 @@ def test_the_branch_moves_by_merging_where_others_went_on(world: World, ann: Fak
     bob.exchange()
     assert set(bob.tree().sessions) == {S, sid(2)}
     assert bob.head() != bob.tip()
-    assert len(bob.store.read_commit(bob.tip() or "").parents) == 2
+    tip = bob.tip()
+    assert tip is not None
+    assert len(bob.store.read_commit(tip).parents) == 2
     bob.say(sid(2), "three")
     bob.ingest()
     assert b'"three"' in bob.stored(sid(2))
