@@ -9,11 +9,11 @@ bytes as the whole, however it is divided. Everything is linear.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from convergenced.canon.anchors import layers
+from convergenced.canon.anchors import Layer, layers
 from convergenced.canon.exact import Exact
 from convergenced.canon.fast import Fast
 from convergenced.canon.signed import GATE, candidates, gated_lines, signed_spans
@@ -23,7 +23,8 @@ from convergenced.model import Anchors, Content
 
 Rewrite = Callable[[bytes], bytes]
 
-_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+PIECE = 1 << 10
+"""Bytes, about, for which the exact way is taken where the fast way is not sure."""
 
 
 class Rewriter:
@@ -61,33 +62,42 @@ class Rewriter:
         return self._forms.text.cut if content is Content.TEXT else _after_last_line
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What both directions have in common."""
+
+    touches: Callable[[bytes], bool]
+    """Whether a protected string holds anything that would be rewritten."""
+    pieces: re.Pattern[bytes]
+    """Divides bytes where no anchor, no sentinel and no escape goes on."""
+
+
 class _JsonWay:
     """One direction for JSON bytes: fast where the fast way is sure, exact where it is not."""
 
-    def __init__(
-        self, fast: Callable[[bytes], bytes | None], exact: Rewrite, touches: Callable[[bytes], bool]
-    ) -> None:
+    def __init__(self, fast: Callable[[bytes], bytes | None], exact: Rewrite, ways: _Shared) -> None:
         self._fast = fast
         self._exact = exact
-        self._touches = touches
+        self._touches = ways.touches
+        self._pieces = ways.pieces
 
     def chunk(self, chunk: bytes) -> bytes:
         """Rewrites whole lines, all but their signed thinking."""
         if GATE not in chunk:
-            return self._lines(chunk)
+            return self._part(chunk)
         out: list[bytes] = []
         at = 0
         for start, end in gated_lines(chunk):
             line = chunk[start:end]
             if any(map(self._touches, candidates(line))):
-                out += (self._lines(chunk[at:start]), self._around_signed(line))
+                out += (self._part(chunk[at:start]), self._around_signed(line))
                 at = end
-        out.append(self._lines(chunk[at:]))
+        out.append(self._part(chunk[at:]))
         return b"".join(out)
 
-    def _lines(self, lines: bytes) -> bytes:
-        whole = self._fast(lines)
-        return b"".join(map(self._piece, _LINE.findall(lines))) if whole is None else whole
+    def _part(self, part: bytes) -> bytes:
+        whole = self._fast(part)
+        return b"".join(map(self._piece, self._pieces.findall(part))) if whole is None else whole
 
     def _piece(self, piece: bytes) -> bytes:
         done = self._fast(piece)
@@ -97,9 +107,9 @@ class _JsonWay:
         out: list[bytes] = []
         at = 0
         for start, end in signed_spans(line):
-            out += (self._piece(line[at:start]), line[start:end])
+            out += (self._part(line[at:start]), line[start:end])
             at = end
-        out.append(self._piece(line[at:]))
+        out.append(self._part(line[at:]))
         return b"".join(out)
 
 
@@ -115,23 +125,34 @@ class _Forms:
 @lru_cache(maxsize=32)
 def _forms(anchors: Anchors) -> _Forms:
     ordered = layers(anchors)
+    pieces = _pieces(ordered)
     if anchors.os == "windows":
         json = Windows(ordered, Content.JSON)
+        careful = _Shared(_always, pieces)
         return _Forms(
-            _JsonWay(_unsure, json.canonicalize, _always),
-            _JsonWay(_unsure, json.localize, _always),
+            _JsonWay(_unsure, json.canonicalize, careful),
+            _JsonWay(_unsure, json.localize, careful),
             Windows(ordered, Content.TEXT),
         )
     exact, fast, text = Exact(ordered), Fast(ordered), Text(ordered)
     if not fast.tame:
+        careful = _Shared(_always, pieces)
         return _Forms(
-            _JsonWay(_unsure, exact.canonicalize, _always), _JsonWay(_unsure, exact.localize, _always), text
+            _JsonWay(_unsure, exact.canonicalize, careful), _JsonWay(_unsure, exact.localize, careful), text
         )
+    shared = _Shared(fast.touches, pieces)
     return _Forms(
-        _JsonWay(fast.canonicalize, exact.canonicalize, fast.touches),
-        _JsonWay(fast.localize, exact.localize, fast.touches),
+        _JsonWay(fast.canonicalize, exact.canonicalize, shared),
+        _JsonWay(fast.localize, exact.localize, shared),
         text,
     )
+
+
+def _pieces(ordered: Sequence[Layer]) -> re.Pattern[bytes]:
+    """Cuts behind spaces and quotes that no anchor holds, at least `PIECE` bytes apart, and line ends."""
+    paths = "".join(layer.path for layer in ordered)
+    marks = "".join(mark for mark in ' "' if mark not in paths).encode() + b"\n"
+    return re.compile(rb"(?s:.{%d})[^%s]*+[%s]|(?s:.+)" % (PIECE, marks, marks))
 
 
 def _unsure(_data: bytes) -> None:

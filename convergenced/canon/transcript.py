@@ -23,7 +23,7 @@ CONVERSATION = frozenset({"user", "assistant", "system"})
 ANCESTORS = 64
 """How many ancestors of a cwd are looked at for the project root."""
 
-_CWD = re.compile(rb'(?<!\\)"cwd"[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")')
+_CWD = re.compile(rb'"cwd"(?<!\\"cwd")[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")')
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d{1,9})?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -85,7 +85,7 @@ def with_session_id(record: bytes, old: SessionId, new: SessionId) -> bytes:
     """
     if old.encode() not in record:
         return record
-    key = rb'((?<!\\)"sessionId"[ \t]*:[ \t]*")%s(?=")' % re.escape(old.encode())
+    key = rb'("sessionId"(?<!\\"sessionId")[ \t]*:[ \t]*")%s(?=")' % re.escape(old.encode())
     return re.sub(key, rb"\g<1>" + new.encode(), record)
 
 

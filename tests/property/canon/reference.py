@@ -6,7 +6,7 @@ Slow, and written without a look at how the package does it. It knows neither by
 from __future__ import annotations
 
 import json
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from convergenced.model import Anchors
 
@@ -42,7 +42,7 @@ def canonical_value(value: Json, anchors: Anchors) -> Json:
                 for key, item in value
             )
         case list():
-            return [canonical_value(item, anchors) for item in value]
+            return [canonical_value(item, anchors) for item in cast("list[Json]", value)]
         case _:
             return value
 

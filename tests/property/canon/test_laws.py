@@ -71,6 +71,11 @@ def test_a_stream_gives_the_same_as_the_whole(content: Content, own: Anchors, da
     canonical, local = rewriter.canonicalize(whole, content), rewriter.localize(whole, content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BUFFER", 8)
+        patch.setattr(module, "PIECE", 3)
+        module._forms.cache_clear()
+        rewriter = Rewriter(own)
         assert b"".join(rewriter.canonicalize_chunks(iter(chunks), content)) == canonical
         assert b"".join(rewriter.localize_chunks(iter(chunks), content)) == local
         assert rewriter.canonicalize(whole, content) == canonical
+        assert rewriter.localize(whole, content) == local
+    module._forms.cache_clear()
