@@ -79,7 +79,7 @@ class Supervisor:
         server = ControlServer(self.locations.socket, dispatcher.handle)
         server.start()
         try:
-            with _on_signals(self.engine.stop, self._reload_or_report):
+            with _on_signals(self.engine.stop, lambda: self.engine.post(self._reload_or_report)):
                 self.engine.run()
         finally:
             self.notifier.stopping()

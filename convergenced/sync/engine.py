@@ -91,6 +91,9 @@ class Engine:
         self._identities: dict[ProjectId, Identity] = {}
         self._survey_due: float | None = 0.0
         self._surveying = False
+        self._ignored: set[str] = set()
+        self._join_tried: dict[str, set[ProjectId]] = {}
+        """What each peer offered when it was last looked for checkouts of that."""
         self._rescan_due = 0.0
         self._watching = False
         self._waiters: list[_Waiter] = []
@@ -293,6 +296,8 @@ class Engine:
             return
         self.board.refusals = result.refusals
         self._identities = result.identities
+        self._ignored = result.ignored
+        self._join_tried.clear()
         found = {replica.folder: replica for replica in result.replicas}
         for folder in self.board.replicas.keys() - found.keys():
             del self.board.replicas[folder]
@@ -427,6 +432,8 @@ class Engine:
         trusted = {state.replica.project for state in self.board.replicas.values() if state.replica.by_hand}
         settings, parts, scope = peer.settings, self._parts, self._scope()
         unfit = peer.report.unfit if peer.report is not None else {}
+        # What was looked for once is looked for again when the projects folder was.
+        tried = self._join_tried.get(name, set())
 
         def work() -> tuple[RoundReport, list[str]]:
             connection = self._s.open_peer(settings)
@@ -434,7 +441,7 @@ class Engine:
             try:
                 report = exchange(parts.store, connection, name, projects, trusted, unfit)
                 joined = []
-                if scope.auto_join:
+                if scope.auto_join and not tried >= report.offered.keys():
                     joined = join_offered(
                         parts, self._s.checkouts, scope.roots, connection, name, report.offered
                     )
@@ -465,6 +472,7 @@ class Engine:
         if peer.error is not None:
             self.note("peer", None, f"{name} answers again")
         peer.busy, peer.failures, peer.error, peer.failing_since = False, 0, None, None
+        self._join_tried[name] = set(report.offered)
         former, peer.report = peer.report, report
         peer.started_at, peer.finished_at = started, self._clock.monotonic()
         peer.last_fetch = now
@@ -550,6 +558,8 @@ class Engine:
         folder = below.partition("/")[0]
         now = self._clock.monotonic()
         state = self.board.replicas.get(folder)
+        if folder in self._ignored:
+            return
         if state is None:
             quiet = self._settings.ingest.quiet
             self._survey_due = now + quiet if self._survey_due is None else self._survey_due

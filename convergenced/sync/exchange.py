@@ -15,6 +15,7 @@ from convergenced.errors import (
     ConvergenceError,
     NewerSchemaError,
     PeerError,
+    RefusedInputError,
     StoreError,
 )
 from convergenced.merge.layout import read_project
@@ -163,16 +164,19 @@ class _Round:
                     self._report.strangers.append(project)
                     continue
                 outcome = advance(self._store, project, tracked)
-            except (NewerSchemaError, StoreError) as error:
+            except (NewerSchemaError, RefusedInputError, StoreError) as error:
                 self._report.refuse(project, error)
                 continue
             if outcome.commit != tip:
                 self._report.merges[project] = outcome
 
     def _is_ours(self, project: ProjectId, tracked: Oid, tip: Oid | None) -> bool:
-        if tip is None or project in self._trusted or self._store.merge_base(tip, tracked) is not None:
-            return True
+        # Read in any case: a newer format must not be followed either where it only goes on from our tip.
         tree, _ = read_project(self._store, self._store.read_commit(tracked).tree)
+        if project in self._trusted:
+            return True
+        if tip is not None and self._store.merge_base(tip, tracked) is not None:
+            return True
         theirs = identity_of_project(self._store, tree)
         ours = self._projects[project]
         return ours.is_same(theirs)

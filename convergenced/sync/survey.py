@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from itertools import islice
 from posixpath import join
 
 from convergenced.canon.folder import encode_folder_name
@@ -33,6 +34,8 @@ from convergenced.sync.replica import Parts, Replica, replica_ref
 from convergenced.sync.scan import scan_folder
 from convergenced.sync.tips import ref_of, tip_of
 
+LOOK_TRANSCRIPTS = 50
+"""How many transcripts of a folder are looked at."""
 LOOK_BYTES = 1024 * 1024
 """How far into a transcript is looked for the first `cwd`."""
 
@@ -54,6 +57,8 @@ class Survey:
     replicas: list[Replica] = field(default_factory=list)
     identities: dict[ProjectId, Identity] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
+    ignored: set[str] = field(default_factory=set)
+    """Folders that the user does not want to share: what happens in them is of no interest."""
     halted: str | None = None
     """Why nothing at all is done: the projects folder is gone or empty though it held projects."""
 
@@ -91,6 +96,7 @@ class _Surveyor:
         found = []
         for note in self._notes.values():
             if not note.by_hand and (not self._scope.track_all or self._is_excluded(note.root)):
+                self._survey.ignored.add(note.folder)
                 continue
             found.append(self._replica(note))
         self._survey.replicas = _with_primaries(found, self._parts, self._checkouts)
@@ -111,6 +117,7 @@ class _Surveyor:
     def _meet(self, folder: str) -> None:
         """Takes in a folder that was not known yet, if it can be told what it is."""
         if not self._scope.track_all:
+            self._survey.ignored.add(folder)
             return
         context_dir = LocalPath(join(self._parts.machine.projects_dir, folder))
         scan = scan_folder(self._parts.files, context_dir)
@@ -128,6 +135,7 @@ class _Surveyor:
             )
             return
         if self._is_excluded(root):
+            self._survey.ignored.add(folder)
             return
         note = ReplicaNote(folder, self.choose(folder, root, self._inspect(root)), root, by_hand=False)
         self._parts.state.note_replica(note)
@@ -143,7 +151,7 @@ class _Surveyor:
 
     def _cwds(self, context_dir: LocalPath) -> Iterator[str]:
         scan = scan_folder(self._parts.files, context_dir)
-        for sid in scan.transcripts if scan is not None else ():
+        for sid in islice(scan.transcripts, LOOK_TRANSCRIPTS) if scan is not None else ():
             yield from scan_cwds(
                 self._parts.files.read(LocalPath(join(context_dir, f"{sid}.jsonl")), 0, LOOK_BYTES)
             )
