@@ -121,7 +121,7 @@ class _Ingest:
             # Notes name objects of the store: where it was lost or begun anew they mean nothing.
             self._notes = {}
         base, _ = self._tree(head)
-        tip_tree, _ = self._tree(tip)
+        tip_tree, left_out = self._tree(tip)
         scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
         if scan is None and not replica.primary:
             report.gone = True
@@ -133,7 +133,8 @@ class _Ingest:
                 return report
             scan = scan or Scan()
         report.sessions, report.size = len(scan.transcripts), scan.size
-        report.refusals.extend(scan.refusals)
+        # A commit on top leaves out what was not believed of a peer's tree: it is told now, or never.
+        report.refusals.extend((*scan.refusals, *left_out))
         tree = self._with_sessions(base, tip_tree, scan)
         tree = self._with_memory(tree, tip_tree, scan)
         if scan.is_empty and head is None and tip is not None:

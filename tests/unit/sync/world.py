@@ -278,8 +278,12 @@ class FakeMachine:
 
     def exchange(self, *projects: str, trusted: Iterable[ProjectId] = ()) -> RoundReport:
         """One round with the hub."""
-        told = {ProjectId(project): self.identity() for project in projects or (APP,)}
+        told = {ProjectId(project): self._identity_named(project) for project in projects or (APP,)}
         return exchange(self.store, self.peer, HUB, told, trusted)
+
+    def _identity_named(self, project: str) -> Identity:
+        beside = f"{self.home}/src/{project}"
+        return self.identity(beside if self.files.list(LocalPath(beside)) is not None else None)
 
     def sync(self) -> None:
         """Everything once, in the order that brings the most."""
