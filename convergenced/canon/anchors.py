@@ -43,12 +43,12 @@ CLOSINGS: tuple[bytes, ...] = (b"}}", rb"}\u007d", rb"\u007d}", rb"\u007d\u007d"
 spellings are sentinels: the opening is always plain, so that all are found by the same bytes."""
 
 DEPTH_LIMIT = 3
-"""Characters at the end of an anchor that can be spelled as escapes; `SHORT_DEPTH` in a name so short
-that less than `PLAIN_AT_LEAST` would stay plain. What is spelled so already cannot be told apart any
-more: nobody writes such text but us, and we stop here."""
+"""Characters at the end of an anchor that can be spelled as escapes. What is spelled so already cannot
+be told apart any more: nobody writes such text but us, and we stop here."""
 
-SHORT_DEPTH = 2
 PLAIN_AT_LEAST = 3
+"""Characters of the last name that stay plain. A shorter name gives two all the same, or the only one
+of a path such as `/app` gives one, because what stays plain is what the search looks for."""
 
 _ORDER: tuple[Name, ...] = ("PROJECT_ROOT", "PROJECT_CONTEXT_DIR", "HOME")
 _MEANINGFUL = re.compile(r"[A-DF-Za-df-z]")  # -1e5 would be a JSON number
@@ -125,7 +125,8 @@ def _depths(path: str, slash: bytes) -> tuple[bytes, ...]:
     plain = [slash if character == "/" else _plain(character) for character in path]
     spellings = [b"".join(plain)]
     name_start = max(path.rfind("/") + 1, 1)
-    limit = min(DEPTH_LIMIT, max(SHORT_DEPTH, len(path) - name_start - PLAIN_AT_LEAST))
+    at_least = 2 if name_start > 1 else 1
+    limit = min(DEPTH_LIMIT, max(at_least, len(path) - name_start - PLAIN_AT_LEAST))
     for at in range(len(path) - 1, name_start - 1, -1):
         escaped = _escaped(path[at])
         if escaped is None or escaped == plain[at]:

@@ -69,7 +69,8 @@ class _Family:
         ]
         branches.append(rb"(?<=\\u002[fF]%s)" % re.escape(core))
         self.pattern = re.compile(rb"(%s(?:%s))" % (re.escape(core), b"|".join(branches)))
-        self.canonical = {each.plain[1:]: sentinel(each.name) for each in reversed(members)}
+        self._by_lead = {each.plain: sentinel(each.name) for each in reversed(members)}
+        self._by_rest = {plain[1:]: mark for plain, mark in self._by_lead.items()}
         self._touching = any(not _is_alnum(each.path[-1]) for each in members)
 
     def canonicalize(self, data: bytes) -> bytes:
@@ -79,7 +80,13 @@ class _Family:
             return data
         if self._touching and any(len(part) == 1 for part in parts[2:-1:2]):
             raise KeyError(data)  # one anchor right behind another
-        parts[1::2] = [self.canonical[part] for part in parts[1::2]]
+        if len(self._by_rest) == len(self._by_lead):
+            parts[1::2] = [self._by_rest[part] for part in parts[1::2]]
+        else:  # `/app` and `-app`
+            parts[1::2] = [
+                self._by_lead[before[-1:] + part]
+                for before, part in zip(parts[0::2], parts[1::2], strict=False)
+            ]
         parts[0:-1:2] = [part[:-1] for part in parts[0:-1:2]]  # the slash or dash
         return b"".join(parts)
 
@@ -148,8 +155,7 @@ def _families(slashed: Sequence[_Spelled], encoded: _Spelled | None) -> Iterator
         groups.setdefault(each.path.split("/")[1], []).append(each)
     for group in groups.values():
         core = min((each.first for each in group), key=len)
-        shared = encoded is not None and encoded.stem.startswith(b"-" + core)
-        if encoded is not None and shared and all(encoded.plain[1:] != each.plain[1:] for each in group):
+        if encoded is not None and encoded.stem.startswith(b"-" + core):
             group.append(encoded)
             encoded = None
         yield _Family(core, group)
