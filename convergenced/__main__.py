@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import sqlite3
@@ -34,10 +35,10 @@ from convergenced.machine.settings_schema import PeerSettings
 from convergenced.machine.state import State
 from convergenced.machine.watch import FolderWatcher
 from convergenced.model import LocalPath, Os
-from convergenced.ports import Peer
+from convergenced.ports import Clock, Peer
 from convergenced.store.peers import open_peer
 from convergenced.store.repo import open_store
-from convergenced.sync.engine import Engine, Surroundings
+from convergenced.sync.engine import IDLE_TURN, Engine, Surroundings
 from convergenced.sync.once import one_pass
 from convergenced.sync.replica import Machine, Parts
 
@@ -100,7 +101,9 @@ def _run(once: bool) -> int:
             prune_backups=lambda folder, keep: prune_backups(
                 LocalPath(os.path.join(locations.backups_dir, folder)), keep
             ),
-            on_turn=_Pulse(notifier, lambda: engine),
+            on_turn=_Pulse(notifier, lambda: engine, parts.clock),
+            # `watchdog_interval` is half of what the manager waits for, and every second turn tells it.
+            idle_turn=min(IDLE_TURN, (notifier.watchdog_interval or IDLE_TURN) / 2),
         )
         engine = Engine(surroundings, settings)
         if once:
@@ -112,9 +115,11 @@ def _run(once: bool) -> int:
 class _Pulse:
     """Tells the service manager how the engine does, after every turn."""
 
-    def __init__(self, notifier: Notifier, engine: Callable[[], Engine]) -> None:
+    def __init__(self, notifier: Notifier, engine: Callable[[], Engine], clock: Clock) -> None:
         self._notifier = notifier
         self._engine = engine
+        self._clock = clock
+        self._alive_at = -math.inf
         self._told_ready = False
         self._told = ""
 
@@ -127,7 +132,10 @@ class _Pulse:
         if text != self._told:
             self._told = text
             self._notifier.status(text)
-        self._notifier.watchdog()
+        interval, now = self._notifier.watchdog_interval, self._clock.monotonic()
+        if interval is not None and now - self._alive_at >= interval / 2:
+            self._alive_at = now
+            self._notifier.watchdog()
 
 
 @contextlib.contextmanager

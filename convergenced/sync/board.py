@@ -214,11 +214,9 @@ class Board:
         if ALL in self.pauses:
             return "paused"
         waiting = sum(1 for project in self.projects() if self.missing(project))
-        return (
-            f"{len(self.projects())} projects, {waiting} not in step"
-            if waiting
-            else f"{len(self.projects())} projects in step"
-        )
+        number = len(self.projects())
+        noun = "project" if number == 1 else "projects"
+        return f"{number} {noun}, {waiting} not in step" if waiting else f"{number} {noun} in step"
 
     def attention(self) -> list[Attention]:
         """What a person should look at, the gravest first."""

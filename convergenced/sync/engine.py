@@ -76,6 +76,7 @@ class Surroundings:
     """Keeps the newest few backups of each file of a context folder."""
     chance: Callable[[], float] = random.random
     on_turn: Callable[[], None] = field(default=lambda: None)
+    idle_turn: float = IDLE_TURN
 
 
 class Engine:
@@ -131,7 +132,7 @@ class Engine:
         """Turns until `stop` is called."""
         self.start()
         while not self._stopping.is_set():
-            timeout = max(0.0, min(IDLE_TURN, self.next_due() - self._clock.monotonic()))
+            timeout = max(0.0, self.next_due() - self._clock.monotonic())
             try:
                 first = self._messages.get(timeout=timeout)
             except queue.Empty:
@@ -186,7 +187,7 @@ class Engine:
     def next_due(self) -> float:
         """The monotonic time at which `turn` has something to do by itself."""
         now = self._clock.monotonic()
-        times = [now + IDLE_TURN, self._rescan_due]
+        times = [now + self._s.idle_turn, self._rescan_due]
         if self._survey_due is not None and not self._surveying:
             times.append(self._survey_due)
         pace = self._pace()
