@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from posixpath import join
 
+from convergenced.errors import RefusedInputError
 from convergenced.merge.names import collision_key, find_fault
 from convergenced.model import Content, Kind, LocalPath, Refusal, SessionId, Snapshot
 from convergenced.ports import Files
@@ -120,7 +121,11 @@ def _walk(
         scan.refusals.append(Refusal(folder, f"more than {MAX_DEPTH} folders deep", "move it up"))
         return True
     taken: dict[str, str] = {}
-    listing = files.list(LocalPath(join(context_dir, folder)))
+    try:
+        listing = files.list(LocalPath(join(context_dir, folder)))
+    except RefusedInputError as error:
+        scan.refusals.append(Refusal(folder, error.summary, error.hint))
+        return True
     for entry in listing or ():
         path = f"{folder}/{entry.name}"
         fault = find_fault(entry.name)

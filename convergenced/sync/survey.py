@@ -15,9 +15,9 @@ from posixpath import join
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.canon.transcript import find_project_root, scan_cwds
-from convergenced.errors import ConvergenceError
+from convergenced.errors import ConvergenceError, NewerSchemaError
 from convergenced.machine.state import ReplicaNote
-from convergenced.merge.layout import read_project
+from convergenced.merge.layout import ProjectTree, read_project
 from convergenced.model import Checkout, Kind, LocalPath, ProjectId, Refusal
 from convergenced.ports import Checkouts
 from convergenced.store.branch import PROJECTS
@@ -80,6 +80,7 @@ class _Surveyor:
         self._scope = scope
         self._notes = {note.folder: note for note in parts.state.replicas()}
         self._survey = Survey()
+        self._told: dict[ProjectId, tuple[Identity, frozenset[str]]] = {}
 
     def run(self) -> Survey:
         listing = self._parts.files.list(self._parts.machine.projects_dir)
@@ -108,7 +109,10 @@ class _Surveyor:
         head = ref_of(store, replica_ref(replica))
         if head is None:
             return bool(self._parts.state.files(note.folder))
-        tree, _ = read_project(store, store.read_commit(head).tree)
+        try:
+            tree, _ = read_project(store, store.read_commit(head).tree)
+        except NewerSchemaError:
+            return True
         return bool(tree.sessions or tree.memory)
 
     def _refuse(self, folder: str, reason: str, remedy: str) -> None:
@@ -120,10 +124,10 @@ class _Surveyor:
             self._survey.ignored.add(folder)
             return
         context_dir = LocalPath(join(self._parts.machine.projects_dir, folder))
-        scan = scan_folder(self._parts.files, context_dir)
-        if scan is None or scan.is_empty:
-            return
         try:
+            scan = scan_folder(self._parts.files, context_dir)
+            if scan is None or scan.is_empty:
+                return
             root = self._find_root(folder, context_dir)
         except (ConvergenceError, OSError) as error:
             self._refuse(folder, f"cannot be read: {error}", "check its permissions")
@@ -173,9 +177,8 @@ class _Surveyor:
         name = name_for(checkout, root)
         taken = {note.project for note in self._notes.values()}
         for project in self._projects():
-            if self._lists_folder(project, folder):
-                return project
-            if identity.is_same(self._identity_of(project)):
+            known, folders = self._told_of(project)
+            if folder in folders or identity.is_same(known):
                 return project
             taken.add(project)
         for note in self._notes.values():
@@ -190,22 +193,20 @@ class _Surveyor:
     def _projects(self) -> list[ProjectId]:
         return [ProjectId(ref.removeprefix(PROJECTS)) for ref in sorted(self._parts.store.refs(PROJECTS))]
 
-    def _identity_of(self, project: ProjectId) -> Identity:
-        store = self._parts.store
-        tip = tip_of(store, project)
-        assert tip is not None, project
-        return identity_of_project(store, read_project(store, store.read_commit(tip).tree)[0])
-
-    def _lists_folder(self, project: ProjectId, folder: str) -> bool:
-        """Whether this machine itself once said that the folder belongs to the project."""
-        store = self._parts.store
-        tip = tip_of(store, project)
-        assert tip is not None, project
-        tree, _ = read_project(store, store.read_commit(tip).tree)
-        machine = self._parts.machine.id
-        return any(
-            card.machine_id == machine and folder in folders_of(card) for card in machine_cards(store, tree)
-        )
+    def _told_of(self, project: ProjectId) -> tuple[Identity, frozenset[str]]:
+        """What a project is about, and the folders that this machine once said belong to it."""
+        if project not in self._told:
+            store = self._parts.store
+            tip = tip_of(store, project)
+            assert tip is not None, project
+            try:
+                tree, _ = read_project(store, store.read_commit(tip).tree)
+            except NewerSchemaError:
+                tree = ProjectTree()
+            mine = (card for card in machine_cards(store, tree) if card.machine_id == self._parts.machine.id)
+            folders = frozenset[str]().union(*(folders_of(card) for card in mine))
+            self._told[project] = identity_of_project(store, tree), folders
+        return self._told[project]
 
     def _replica(self, note: ReplicaNote) -> Replica:
         checkout = self._inspect(note.root)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from convergenced.canon.rewrite import Rewriter
+from convergenced.errors import RefusedInputError
 from convergenced.merge.roster import parse_machine, parse_roster
 from convergenced.model import Content, LocalPath
 from convergenced.sync import ingest as ingesting
@@ -508,6 +509,23 @@ def test_memory_that_cannot_be_looked_at_is_not_taken_for_deleted(
     monkeypatch.setattr(scanning, "MAX_FILES", 2)
     ann.ingest()
     assert set(ann.stored_memory()) == {"a.md", "b.md", "c.md", "z/z.md"}
+
+
+def test_a_memory_folder_that_cannot_be_listed_stops_nothing_and_deletes_nothing(ann: FakeMachine) -> None:
+    ann.remember("a.md", "x")
+    ann.ingest()
+    ann.say(S, "hello")
+
+    def forbid(verb: str, path: LocalPath) -> None:
+        if verb == "list" and path.endswith("/memory"):
+            raise RefusedInputError("may not be read", "check its permissions")
+
+    ann.files.before = forbid
+    report = ann.ingest()
+    assert report.message == "1 session +1 records"
+    assert [one.where for one in report.refusals] == ["memory"]
+    assert ann.stored_memory() == {"a.md": b"x"}
+    assert ann.localize().written == []
 
 
 def test_an_unreadable_note_is_refused_alone_and_kept_in_the_store(ann: FakeMachine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from convergenced.errors import RefusedInputError
 from convergenced.model import Content, LocalPath
 from convergenced.sync import scan as scanning
 from convergenced.sync.scan import MAX_DEPTH, content_of, scan_folder, session_of
@@ -200,3 +201,48 @@ def test_a_folder_that_vanishes_while_it_is_walked_is_empty(files: MemoryFiles) 
     scan = scan_folder(files, FOLDER)
     assert scan is not None
     assert scan.memory == {}
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_alone(files: MemoryFiles) -> None:
+    files.write("/c/memory/locked/a.md", b"1")
+    files.write("/c/memory/b.md", b"1")
+
+    def forbid(verb: str, path: LocalPath) -> None:
+        if path.endswith("locked"):
+            raise RefusedInputError("may not be read", "check its permissions")
+
+    files.before = forbid
+    scan = scan_folder(files, FOLDER)
+    assert scan is not None
+    assert set(scan.memory) == {"memory/b.md"}
+    assert scan.has_memory_folder
+    assert [(one.where, one.reason) for one in scan.refusals] == [("memory/locked", "may not be read")]
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "lost"),
+    [
+        (["a.md"], ["a.md", "b.md"], False),
+        ([], ["a.md", "b.md"], True),
+        ([], ["a.md"], False),
+        (None, ["a.md"], True),
+        (None, [], False),
+    ],
+)
+def test_memory_is_lost_where_all_of_it_went_at_one_stroke(
+    files: MemoryFiles, names: list[str] | None, known: list[str], lost: bool
+) -> None:
+    if names is not None:
+        files.make_folder("/c/memory")
+    for name in names or ():
+        files.write(f"/c/memory/{name}", b"1")
+    scan = scan_folder(files, FOLDER)
+    assert scan is not None
+    assert scan.lost_memory(known) is lost
+
+
+def test_a_memory_folder_that_was_refused_is_not_lost(files: MemoryFiles) -> None:
+    files.link("/c/memory", "/elsewhere")
+    scan = scan_folder(files, FOLDER)
+    assert scan is not None
+    assert not scan.lost_memory(["a.md", "b.md"])
