@@ -94,6 +94,10 @@ def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProc
     return None
 
 
+def _has_transcript(session: SessionTree | None) -> bool:
+    return session is not None and (session.transcript is not None or session.flat is not None)
+
+
 class _Localize:
     def __init__(
         self,
@@ -168,7 +172,8 @@ class _Localize:
         here = scan.transcripts
         groups = []
         for sid, session in tree.sessions.items():
-            had = sid in head.sessions
+            # A folder alone tells nothing: it arrives first, and the rest may have been held.
+            had = _has_transcript(head.sessions.get(sid))
             if sid not in here and (had or not self._replica.primary):
                 continue
             group = _Group(f"{sid}.jsonl")

@@ -312,6 +312,29 @@ def test_a_client_that_starts_right_before_the_rename_holds_the_rest(
     assert not report.settled
 
 
+def test_a_session_whose_folder_alone_arrived_before_the_hold_gets_its_transcript_later(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    ann.say(S, "hello")
+    ann.files.write(f"{ann.context()}/{S}/tool-results/1.txt", b"1")
+    ann.sync()
+    pull(bob)
+    pids: list[int] = []
+
+    def start_client(verb: str, path: LocalPath) -> None:
+        if verb == "replace" and path.endswith(".jsonl"):
+            pids.append(bob.processes.begin(bob.root))
+
+    bob.files.before = start_client
+    assert bob.localize().written == [f"{S}/tool-results/1.txt"]
+    bob.files.before = lambda _verb, _path: None
+    bob.say(sid(2), "typed meanwhile")
+    bob.converge()
+    bob.processes.end(pids[0])
+    bob.converge()
+    assert bob.sessions() == {S, sid(2)}
+
+
 def test_a_client_that_came_and_went_right_before_the_rename_is_waited_for(
     ann: FakeMachine, bob: FakeMachine
 ) -> None:
