@@ -22,13 +22,14 @@ AT_HOME = machine("/home/dan", "/home/dan")
 HOMELESS = machine("/srv/app", None, config="/srv/claude")
 SLASH_HOME = machine("/build/app", "/", config="/cfg")
 QUOTED = machine('/home/o"neil/a\\b', '/home/o"neil')
+DOTTED = machine("/my.data/proj", "/home/eve")
 SHORT = machine("/p", "/h")
 NESTED = machine("/home/ann/.claude/projects", "/home/ann")
 
 TAME = (ANN, MAC, CONTAINER, ELSEWHERE)
 """Ordinary participants: every law holds for them without an exception."""
 
-ALL = (*TAME, JAPANESE, AT_HOME, HOMELESS, SLASH_HOME, QUOTED, SHORT, NESTED)
+ALL = (*TAME, JAPANESE, AT_HOME, HOMELESS, SLASH_HOME, QUOTED, DOTTED, SHORT, NESTED)
 
 ODD = (
     machine("/data+/data+", "/data+"),

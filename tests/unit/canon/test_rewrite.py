@@ -250,3 +250,19 @@ def test_text_that_cannot_be_cut_is_kept_together(run: bytes) -> None:
 def test_an_empty_stream_is_empty() -> None:
     assert list(Rewriter(ANN).canonicalize_chunks([], JSON)) == []
     assert list(Rewriter(ANN).localize_chunks([b""], TEXT)) == []
+
+
+def test_a_one_folder_root_and_its_encoded_name_are_told_apart() -> None:
+    data = b"/workspace/a -workspace /root/.claude/projects/-workspace/x /root /workspaces"
+    stored = canonical(data, own=machines.CONTAINER)
+    assert stored == (
+        b"{{CC_PROJECT_ROOT}}/a {{CC_ENCODED_DIR}} {{CC_PROJECT_CONTEXT_DIR}}/x {{CC_HOME}} /workspaces"
+    )
+    assert local(stored, own=machines.CONTAINER) == data
+
+
+def test_an_encoded_name_that_does_not_look_like_its_folder_is_found() -> None:
+    data = b"/my.data/proj/a -my-data-proj/b /home/eve"
+    stored = canonical(data, own=machines.DOTTED)
+    assert stored == b"{{CC_PROJECT_ROOT}}/a {{CC_ENCODED_DIR}}/b {{CC_HOME}}"
+    assert local(stored, own=machines.DOTTED) == data
