@@ -102,8 +102,9 @@ def _run_setup(lab: Path) -> None:
         setup.communicate()
         raise UnavailableError(f"npm did not bring the client in {INSTALL_PATIENCE} s") from error
     if setup.returncode != 0 or f"{VERSION} " not in printed:
-        last = next(reversed(printed.strip().splitlines()), "it said nothing")
-        raise UnavailableError(f"npm cannot bring client {VERSION}: {last}")
+        lines = [line.strip() for line in printed.splitlines() if line.strip()]
+        told = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no word")
+        raise UnavailableError(f"npm cannot bring client {VERSION}: {told}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,32 @@ class Request:
         return json.dumps({**self.body, "messages": messages}, ensure_ascii=False)
 
 
+class Gate:
+    """Holds a client in its tool call until it is opened: a FIFO that the tool call reads to its end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: int | None = None
+        os.mkfifo(path)
+
+    def await_client(self) -> None:
+        """Waits until the client's tool call stands at the gate."""
+        await_true(self._has_reader, "the client to come to the gate")
+
+    def _has_reader(self) -> bool:
+        try:
+            self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            return False
+        return True
+
+    def open(self) -> None:
+        """Lets the tool call end, whether or not it was waited for."""
+        writer = os.open(self._path, os.O_RDWR | os.O_NONBLOCK) if self._writer is None else self._writer
+        os.close(writer)
+        self._writer = None
+
+
 class Lab:
     """A scripted API that runs, and clients of it."""
 
@@ -160,6 +187,7 @@ class Lab:
         (self._scripts / "big.json").write_text(json.dumps(PRINT_MUCH))
         (top / "client").symlink_to(client)
         self._clients: list[subprocess.Popen[str]] = []
+        self._gates: list[Gate] = []
         self._api, self._port = self._start_api()
 
     def _start_api(self) -> tuple[subprocess.Popen[bytes], int]:
@@ -181,8 +209,15 @@ class Lab:
             if client.poll() is None:
                 client.kill()
             client.communicate()
+        for gate in self._gates:
+            gate.open()
         self._api.kill()
         self._api.wait()
+
+    def set_gate(self, machine: Machine) -> Gate:
+        """Where the machine's client will wait when the script `gate` is played."""
+        self._gates.append(Gate(machine.project / "gate"))
+        return self._gates[-1]
 
     def start(self, machine: Machine, *arguments: str) -> subprocess.Popen[str]:
         """Starts the client in the machine's project; what it prints is JSON."""
@@ -230,29 +265,3 @@ def _read_request(path: Path) -> Request:
     logged = json.loads(path.read_text(encoding="utf-8"))
     headers = {name.lower(): value for name, value in logged["headers"].items()}
     return Request(headers["x-claude-code-session-id"], logged["body"])
-
-
-class Gate:
-    """Holds a client of a machine in its tool call (script `gate`) until it is opened."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._path = machine.project / "gate"
-        self._writer: int | None = None
-        os.mkfifo(self._path)
-
-    def await_client(self) -> None:
-        """Waits until the client's tool call stands at the gate."""
-        await_true(self._has_reader, "the client to come to the gate")
-
-    def _has_reader(self) -> bool:
-        try:
-            self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
-            return False
-        return True
-
-    def open(self) -> None:
-        """Lets the tool call end."""
-        if self._writer is not None:
-            os.close(self._writer)
-            self._writer = None

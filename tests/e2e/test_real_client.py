@@ -12,7 +12,7 @@ import pytest
 
 from convergenced.canon.folder import encode_folder_name
 from tests.e2e.machines import Machine, await_true, git, make_hub, stop_all
-from tests.e2e.real_client import Gate, Lab, Request, UnavailableError, install_client
+from tests.e2e.real_client import Lab, Request, UnavailableError, install_client
 
 pytestmark = pytest.mark.timeout(240)  # the first test also installs the client
 
@@ -193,7 +193,7 @@ def test_incoming_sessions_wait_for_the_running_client_and_go_in_when_it_ends(
     one, other = pair
     one.start()
     other.start()
-    gate = Gate(other)
+    gate = lab.set_gate(other)
     running = lab.start(other, "-p", "[[scn:gate]] wait")
     gate.await_client()
     arriving = [lab.run(one, "-p", f"[[scn:simple]] session {number}")[0] for number in range(2)]
@@ -226,7 +226,7 @@ def test_a_session_that_goes_on_elsewhere_while_its_client_runs_becomes_two_that
     one.wait_synced()
     other.do("join", str(other.project))
     settle(one, other)
-    gate = Gate(other)
+    gate = lab.set_gate(other)
     running = lab.start(other, "--resume", sid, "-p", "[[scn:gate]] on the laptop")
     gate.await_client()
     lab.run(one, "--resume", sid, "-p", "[[scn:simple]] on the desktop")
