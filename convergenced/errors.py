@@ -82,12 +82,17 @@ class BranchesRefusedError(PeerRefusedError):
     `reasons` has the failure of each full ref name.
     """
 
-    def __init__(self, reasons: Mapping[str, PeerError]) -> None:
-        first = next(iter(reasons.values()), PeerError("nothing arrived"))
+    def __init__(self, summary: str, hint: str = "", reasons: Mapping[str, PeerError] | None = None) -> None:
+        super().__init__(summary, hint)
+        self.reasons = dict(reasons or {})
+
+    @classmethod
+    def of(cls, reasons: Mapping[str, PeerError]) -> BranchesRefusedError:
+        """The error for these failures; names the first few."""
         shown = "; ".join(f"{error.summary} [{ref}]" for ref, error in list(reasons.items())[:MAX_NAMED])
         more = f"; and {len(reasons) - MAX_NAMED} more" if len(reasons) > MAX_NAMED else ""
-        super().__init__(shown + more, first.hint)
-        self.reasons = dict(reasons)
+        first = next(iter(reasons.values()), PeerError("nothing arrived"))
+        return cls(shown + more, first.hint, reasons)
 
 
 class AttentionError(ConvergenceError):

@@ -120,7 +120,7 @@ class GitPeer:
         for start in range(0, len(pairs), REFS_A_CALL):
             failures |= self._fetch_some(pairs[start : start + REFS_A_CALL])
         if failures:
-            raise BranchesRefusedError(failures)
+            raise BranchesRefusedError.of(failures)
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""

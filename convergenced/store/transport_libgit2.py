@@ -77,7 +77,7 @@ class Libgit2Peer:
         if present:
             failures |= self._take_over(present)
         if failures:
-            raise BranchesRefusedError(failures)
+            raise BranchesRefusedError.of(failures)
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""

@@ -73,7 +73,7 @@ class PathPeer:
             except ValueError as error:
                 failures[remote] = explain(str(error), self._place).error
         if failures:
-            raise BranchesRefusedError(failures)
+            raise BranchesRefusedError.of(failures)
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         """Offers local refs under the same name, never forced; for each ref None or the reason."""

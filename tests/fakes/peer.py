@@ -63,7 +63,7 @@ class MemoryPeer:
         missing = [remote for remote in wanted if remote not in there]
         if missing:
             gone = PeerRefusedError(f"{self.name} does not have a wanted branch")
-            raise BranchesRefusedError(dict.fromkeys(missing, gone))
+            raise BranchesRefusedError.of(dict.fromkeys(missing, gone))
 
     def push(self, refs: Sequence[str]) -> dict[str, str | None]:
         self._reach("push", tuple(refs))
