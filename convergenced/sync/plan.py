@@ -17,6 +17,7 @@ RETRY_FIRST = 1.0
 RETRY_LAST = 60.0
 PEER_RETRY_FIRST = 5.0
 PEER_RETRY_LAST = 900.0
+MAX_DOUBLINGS = 20
 JITTER = 0.25
 """Share of a waiting time by which it varies, so that machines do not knock in step."""
 
@@ -65,7 +66,7 @@ def replica_due(view: ReplicaView, pace: Pace) -> float | None:
 
 def retry_delay(failures: int) -> float:
     """How long to wait after `failures` attempts at local work in a row went wrong."""
-    return min(RETRY_LAST, RETRY_FIRST * 2.0 ** max(0, failures - 1))
+    return min(RETRY_LAST, RETRY_FIRST * _doubled(failures))
 
 
 def peer_delay(failures: int, pace: Pace, chance: float) -> float:
@@ -73,8 +74,10 @@ def peer_delay(failures: int, pace: Pace, chance: float) -> float:
 
     `failures` in a row; `chance` in [0, 1) spreads machines out.
     """
-    if failures == 0:
-        base = pace.interval
-    else:
-        base = min(PEER_RETRY_LAST, max(PEER_RETRY_FIRST, PEER_RETRY_FIRST * 2.0 ** (failures - 1)))
+    base = pace.interval if failures == 0 else min(PEER_RETRY_LAST, PEER_RETRY_FIRST * _doubled(failures))
     return base * (1.0 - JITTER + 2.0 * JITTER * chance)
+
+
+def _doubled(failures: int) -> float:
+    """Twice as much with each failure after the first; a peer can be away for weeks."""
+    return 2.0 ** min(max(0, failures - 1), MAX_DOUBLINGS)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from uuid import NAMESPACE_OID, uuid5
 
 from convergenced.canon.folder import encode_folder_name
+from convergenced.errors import PeerUnreachableError
 from convergenced.machine.activity import Activity, ActivityLog, Event
 from convergenced.machine.settings_schema import PeerSettings, Settings
 from convergenced.machine.state import ReplicaNote, State
@@ -80,6 +81,33 @@ class QueuedWorkers:
             return False
         self._lanes[self.choose(lanes)].popleft()()
         return True
+
+
+class Connection:
+    """One connection to a `MemoryPeer`, whose switches outlive it."""
+
+    def __init__(self, peer: MemoryPeer) -> None:
+        self._peer = peer
+        self.closed = False
+
+    def list(self) -> dict[str, Oid]:
+        self._check()
+        return self._peer.list()
+
+    def fetch(self, wanted: Mapping[str, str]) -> None:
+        self._check()
+        self._peer.fetch(wanted)
+
+    def push(self, refs: Sequence[str]) -> dict[str, str | None]:
+        self._check()
+        return self._peer.push(refs)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _check(self) -> None:
+        if self.closed:
+            raise PeerUnreachableError(f"peer {self._peer.name}: the connection was closed")
 
 
 class MemoryLog(ActivityLog):
@@ -156,6 +184,9 @@ class FakeMachine:
         self.processes = FakeProcesses()
         self.checkouts = FakeCheckouts()
         self.peer = MemoryPeer(self.store, world.hub, name=HUB)
+        self.peers = {HUB: self.peer}
+        """By name; another one is reached once the settings name it as well."""
+        self.connections: list[Connection] = []
         self.machine = Machine(
             id=MachineId(f"id-of-{name}"),
             name=name,
@@ -371,16 +402,20 @@ class FakeMachine:
             watcher=self.watcher,
             workers=self.workers,
             activity=self.log,
-            open_peer=lambda _settings: self.peer,
+            open_peer=self._connect,
             chance=lambda: 0.5,
         )
         self._engine = Engine(surroundings, self.settings)
         self._engine.start()
         return self._engine
 
+    def _connect(self, peer: PeerSettings) -> Connection:
+        self.connections.append(Connection(self.peers[peer.name]))
+        return self.connections[-1]
+
     def stop(self) -> None:
         """The daemon ends in order."""
-        assert self.engine.close(1.0)
+        self.engine.close(1.0)
         self._engine = None
 
     def crash(self) -> None:
