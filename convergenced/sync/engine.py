@@ -8,6 +8,7 @@ so it always answers. A simulator drives the same engine through `turn`.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import threading
@@ -35,7 +36,7 @@ from convergenced.sync.plan import PUSH_DELAY, Pace, peer_delay, replica_due, re
 from convergenced.sync.preview import preview
 from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.survey import Scope, Survey, survey
-from convergenced.sync.tips import ref_of
+from convergenced.sync.tips import ref_of, tip_of
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ WAKE_JUMP = 30.0
 """A step of the wall clock against the monotonic one, in seconds, that means the machine slept."""
 MAX_BATCH = 1_000
 """Messages handled in one turn, at most."""
+HALTED_POLL = 30.0
+"""How often is looked whether a projects folder that was lost is back, in seconds."""
 LOCAL_LANES = 2
 
 
@@ -92,6 +95,8 @@ class Engine:
         self._identities: dict[ProjectId, Identity] = {}
         self._survey_due: float | None = 0.0
         self._surveying = False
+        self._survey_is_stale = False
+        self._renaming: set[ProjectId] = set()
         self._ignored: set[str] = set()
         self._join_tried: dict[str, set[ProjectId]] = {}
         """What each peer offered when it was last looked for checkouts of that."""
@@ -195,10 +200,7 @@ class Engine:
             due = replica_due(state.view(paused=self._is_paused(state)), pace)
             if due is not None:
                 times.append(due)
-        if self.board.projects() or self.board.peers:
-            times.extend(
-                peer.due_at for peer in self.board.peers.values() if not peer.busy and not self._all_paused()
-            )
+        times.extend(peer.due_at for peer in self.board.peers.values() if self._may_exchange(peer))
         times.extend(waiter.deadline for waiter in self._waiters if waiter.deadline is not None)
         ends = (until - self._clock.now() for until in self.board.pauses.values() if until is not None)
         times.extend(now + max(0.0, left) for left in ends)
@@ -209,10 +211,13 @@ class Engine:
         return Pace(ingest.quiet, ingest.max_wait, ingest.rescan, self._settings.exchange.interval)
 
     def _is_paused(self, state: ReplicaState) -> bool:
-        return self.board.halted is not None or self.board.is_paused(state.replica.project)
+        project = state.replica.project
+        return self.board.halted is not None or self.board.is_paused(project) or project in self._renaming
 
-    def _all_paused(self) -> bool:
-        return self.board.halted is not None or ALL in self.board.pauses
+    def _may_exchange(self, peer: PeerStatus) -> bool:
+        """Whether a round may start: not before it is known what takes part."""
+        stopped = self.board.halted is not None or ALL in self.board.pauses
+        return not (peer.busy or stopped or self.board.surveyed_at < 0)
 
     def _start_due(self) -> None:
         now = self._clock.monotonic()
@@ -229,12 +234,7 @@ class Engine:
             if due is not None and now >= due:
                 self._start_pass(state)
         for peer in self.board.peers.values():
-            if (
-                not peer.busy
-                and now >= peer.due_at
-                and not self._all_paused()
-                and self.board.surveyed_at >= 0
-            ):
+            if now >= peer.due_at and self._may_exchange(peer):
                 self._start_round(peer)
 
     def _notice_wake_up(self) -> None:
@@ -275,6 +275,8 @@ class Engine:
     def _start_survey(self) -> None:
         self._survey_due = None
         self._surveying = True
+        self._survey_is_stale = False
+        started = self._clock.monotonic()
         scope = self._scope()
 
         def failed(error: Exception) -> None:
@@ -282,11 +284,19 @@ class Engine:
             self._survey_due = self._clock.monotonic() + retry_delay(6)
             self._degrade("survey", error)
 
-        self._submit("local-0", lambda: survey(self._parts, self._s.checkouts, scope), self._surveyed, failed)
+        self._submit(
+            "local-0",
+            lambda: survey(self._parts, self._s.checkouts, scope),
+            lambda result: self._surveyed(result, started),
+            failed,
+        )
 
-    def _surveyed(self, result: Survey) -> None:
+    def _surveyed(self, result: Survey, started: float) -> None:
         self._surveying = False
-        self.board.surveyed_at = self._clock.monotonic()
+        if self._survey_is_stale:
+            self._survey_due = self._clock.monotonic()
+            return
+        self.board.surveyed_at = started
         self.board.degraded.pop("survey", None)
         self.ready = True
         if result.halted != self.board.halted:
@@ -294,6 +304,8 @@ class Engine:
             self.note("halt", None, text)
         self.board.halted = result.halted
         if result.halted is not None:
+            # Its return may be heard of by nobody: what was watched is gone.
+            self._survey_due = self._clock.monotonic() + HALTED_POLL
             return
         self.board.refusals = result.refusals
         self._identities = result.identities
@@ -316,7 +328,6 @@ class Engine:
         now = self._clock.monotonic()
         was_held = state.held_at is not None and state.asked is None and state.first_change is None
         state.busy = True
-        changes = state.first_change, state.last_change
         state.first_change = state.last_change = state.asked = state.retry_at = state.held_at = None
         replica, parts = state.replica, self._parts
         whole_machine = self._settings.localize.hold == "machine"
@@ -329,10 +340,7 @@ class Engine:
         def failed(error: Exception) -> None:
             state.busy = False
             state.failures += 1
-            state.first_change, state.last_change = changes
             state.retry_at = self._clock.monotonic() + retry_delay(state.failures)
-            if state.first_change is not None:
-                state.first_change = state.last_change = None
             self._report_error(state, error)
 
         self._submit(
@@ -423,12 +431,14 @@ class Engine:
 
     def _start_round(self, peer: PeerStatus) -> None:
         peer.busy = True
+        # What is wanted from now on, a round that is under way may have missed: it gets one of its own.
+        peer.due_at = math.inf
         started = self._clock.monotonic()
         name = peer.settings.name
         projects = {
             project: self._identities.get(project, Identity())
             for project in self.board.projects()
-            if not self.board.is_paused(project)
+            if not self.board.is_paused(project) and project not in self._renaming
         }
         trusted = {state.replica.project for state in self.board.replicas.values() if state.replica.by_hand}
         settings, parts, scope = peer.settings, self._parts, self._scope()
@@ -463,6 +473,8 @@ class Engine:
             peer.error, peer.hint = text, error.hint if isinstance(error, ConvergenceError) else ""
             peer.failing_since = peer.failing_since or self._clock.now()
             peer.due_at = self._clock.monotonic() + peer_delay(peer.failures, self._pace(), self._s.chance())
+            if self.board.peers.get(name) is peer:
+                self._note_refs(name)
 
         self._submit(f"peer-{name}", work, lambda result: self._exchanged(peer, *result, started), failed)
 
@@ -470,6 +482,10 @@ class Engine:
         self, peer: PeerStatus, report: RoundReport, joined: Iterable[str], started: float
     ) -> None:
         name, now = peer.settings.name, self._clock.now()
+        if joined:
+            self._survey_due = self._clock.monotonic()
+        if self.board.peers.get(name) is not peer:
+            return  # taken away meanwhile, or another place now
         if peer.error is not None:
             self.note("peer", None, f"{name} answers again")
         peer.busy, peer.failures, peer.error, peer.failing_since = False, 0, None, None
@@ -480,20 +496,12 @@ class Engine:
         if report.pushed:
             peer.last_push = now
             self.note("push", None, f"{', '.join(report.pushed)} to {name}")
-        peer.due_at = self._clock.monotonic() + peer_delay(0, self._pace(), self._s.chance())
-        for project in self.board.projects():
-            tracked = ref_of(self._parts.store, tracking_ref(name, project))
-            if tracked is None:
-                self.board.tracked.pop((name, project), None)
-            else:
-                self.board.tracked[(name, project)] = tracked
+        next_round = self._clock.monotonic() + peer_delay(0, self._pace(), self._s.chance())
+        peer.due_at = min(peer.due_at, next_round)
+        self._note_refs(name)
         for project, outcome in report.merges.items():
-            self.board.tips[project] = outcome.commit
             self.note("fetch", project, f"from {name}")
             self._tell_merge(project, outcome, f"from {name}")
-            for state in self.board.of_project(project):
-                state.asked = self._clock.monotonic()
-            self._offer(project)
         for project, reason in report.rejected.items():
             if former is None or former.rejected.get(project) != reason:
                 self.note("rejected", project, f"{name} did not take it: {reason}")
@@ -503,23 +511,48 @@ class Engine:
         for text in joined:
             self.note("join", None, text)
         for project in report.strangers:
-            self._step_aside(project)
-        if joined:
-            self._survey_due = self._clock.monotonic()
+            if project in self.board.projects() and project not in self._renaming:
+                self._step_aside(project)
+
+    def _note_refs(self, name: str) -> None:
+        """Takes up what a round left in the store: one that broke off may have merged before it did."""
+        for project in self.board.projects():
+            tracked = ref_of(self._parts.store, tracking_ref(name, project))
+            if tracked is None:
+                self.board.tracked.pop((name, project), None)
+            else:
+                self.board.tracked[(name, project)] = tracked
+            tip = tip_of(self._parts.store, project)
+            if tip is not None and tip != self.board.tips.get(project):
+                self.board.tips[project] = tip
+                for state in self.board.of_project(project):
+                    state.asked = self._clock.monotonic()
+                self._offer(project)
 
     def _step_aside(self, project: ProjectId) -> None:
-        """Gives a project of ours another id; in its own lane, so that no pass works on it meanwhile."""
+        """Gives a project of ours another id, in its own lane: passes that were begun end first.
+
+        Until its folders were surveyed under the new id, nothing is done for them.
+        """
         identity = self._identities.get(project, Identity())
+        part = f"rename {project}"
+        self._renaming.add(project)
 
         def renamed(name: ProjectId) -> None:
+            self._renaming.discard(project)
+            self.board.degraded.pop(part, None)
+            for state in self.board.of_project(project):
+                del self.board.replicas[state.replica.folder]
+            self._survey_is_stale = self._surveying
             self.note("rename", name, f"a peer has other code under the name {project}; ours is now {name}")
             self.tracked_anew()
 
+        def failed(error: Exception) -> None:
+            self._renaming.discard(project)
+            self._degrade(part, error)
+
         self._submit(
-            self._lane(project),
-            lambda: rename_project(self._parts, project, identity),
-            renamed,
-            lambda error: self._degrade(f"rename {project}", error),
+            self._lane(project), lambda: rename_project(self._parts, project, identity), renamed, failed
         )
 
     def _lane(self, project: ProjectId) -> str:
@@ -576,8 +609,7 @@ class Engine:
         for state in self.board.replicas.values():
             if wanted is None or state.replica.project in wanted:
                 state.asked = now
-        if wanted is None:
-            self._survey_due = now
+        self._survey_due = now
         for peer in self.board.peers.values():
             peer.due_at = now
         return now
@@ -604,11 +636,12 @@ class Engine:
         """Takes on changed settings without a restart."""
         self._settings = settings
         wanted = {peer.name: peer for peer in settings.peers}
-        for name in self.board.peers.keys() - wanted.keys():
+        for name in [name for name, peer in self.board.peers.items() if wanted.get(name) != peer.settings]:
             del self.board.peers[name]
+            for key in [key for key in self.board.tracked if key[0] == name]:
+                del self.board.tracked[key]
         for name, peer in wanted.items():
-            known = self.board.peers.get(name)
-            if known is None or known.settings != peer:
+            if name not in self.board.peers:
                 self.board.peers[name] = PeerStatus(peer, due_at=self._clock.monotonic())
         self._survey_due = self._clock.monotonic()
         self.note("config", None, "settings applied")

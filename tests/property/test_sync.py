@@ -35,6 +35,9 @@ class Story:
         self.world = World()
         self.machines = [self.world.machine(name) for name in NAMES[:machines]]
         self.written: set[str] = set()
+        for number, _ in enumerate(self.machines):
+            # A folder that holds nothing at all any more is left alone, and a person is asked.
+            self.say(number, SESSIONS + 1 + number, number)
 
     def say(self, who: int, session: int, elsewhere: int) -> None:
         """The conversation goes on, and mentions the places of a machine."""
