@@ -158,20 +158,23 @@ def steps(machines: int) -> st.SearchStrategy[list[Step]]:
     return st.lists(st.one_of(kinds), max_size=25)
 
 
-def stored_uuids(machine: FakeMachine) -> set[str]:
-    """The records that the tip holds, in whichever lineage."""
-    found = set()
-    for session in machine.tree().sessions.values():
+def stored_records(machine: FakeMachine) -> dict[str, set[bytes]]:
+    """How each record that the tip holds is spelled, by uuid; in whichever lineage."""
+    found: dict[str, set[bytes]] = {}
+    for name, session in machine.tree().sessions.items():
         if session.transcript is not None:
             data = b"".join(read_transcript(machine.store, session.transcript))
-            found |= {json.loads(record).get("uuid") for record in data.split(b"\n")[:-1]}
+            for record in data.replace(name.encode(), b"SID").split(b"\n")[:-1]:
+                found.setdefault(json.loads(record).get("uuid"), set()).add(record)
     return found
 
 
 def check(story: Story) -> None:
     first = story.machines[0]
     assert len({machine.tip() for machine in story.machines}) == 1, "all tips are equal"
-    assert story.written <= stored_uuids(first), "nothing is lost"
+    stored = stored_records(first)
+    assert story.written <= stored.keys(), "nothing is lost"
+    assert {name for name in story.written if len(stored[name]) > 1} == set(), "nothing is spelled anew"
     for machine in story.machines:
         check_files(machine)
     before = first.tip()
