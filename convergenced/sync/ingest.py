@@ -187,6 +187,8 @@ class _Ingest:
             with _setting_aside(self._report, path):
                 mine = sessions.get(sid, SessionTree())
                 theirs = tip.sessions.get(sid, SessionTree())
+                if self._is_noted(path, snapshot) and mine == theirs and sid in sessions:
+                    continue  # in step; a flat transcript would have to be cut up to see that
                 former = lineage_of(self._store, sid, mine)
                 oid = self._transcript(path, snapshot, former, lineage_of(self._store, sid, theirs))
                 if oid is not None and former != oid:

@@ -115,6 +115,7 @@ class _Localize:
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._notes = parts.state.files(replica.folder)
         self._report = LocalizeReport()
+        self._lineages: dict[SessionId, Oid] | None = None
         stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
 
@@ -172,6 +173,8 @@ class _Localize:
         here = scan.transcripts
         groups = []
         for sid, session in tree.sessions.items():
+            if session == head.sessions.get(sid):
+                continue
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
             had = _has_transcript(head.sessions.get(sid))
             if sid not in here and (had or not self._replica.primary):
@@ -251,12 +254,11 @@ class _Localize:
         That is so exactly where merging them in once more would add nothing.
         """
         sid = SessionId(action.path.removesuffix(TRANSCRIPT_SUFFIX))
-        if absorb(self._store, self._lineages(tree), [(sid, note.oid)]).changed:
+        if self._lineages is None:
+            found = {sid: lineage_of(self._store, sid, session) for sid, session in tree.sessions.items()}
+            self._lineages = {sid: oid for sid, oid in found.items() if oid is not None}
+        if absorb(self._store, self._lineages, [(sid, note.oid)]).changed:
             raise FileChangedError(f"{action.path} holds records that the store does not have yet")
-
-    def _lineages(self, tree: ProjectTree) -> dict[SessionId, Oid]:
-        found = {sid: lineage_of(self._store, sid, session) for sid, session in tree.sessions.items()}
-        return {sid: oid for sid, oid in found.items() if oid is not None}
 
     def _guard(self) -> None:
         holder = holder_of(self._parts, self._replica, self._whole_machine)

@@ -562,7 +562,7 @@ def test_run_turns_until_it_is_stopped(ann: FakeMachine) -> None:
         if len(turns) == 50:
             engine.stop()
 
-    engine._s = replace(engine._s, on_turn=on_turn, idle_turn=0.0)
+    engine.desk.surroundings = replace(engine.desk.surroundings, on_turn=on_turn, idle_turn=0.0)
     ann.watcher.stop()
     engine.run()
     assert len(turns) == 50
@@ -576,7 +576,7 @@ def test_a_flood_of_hints_does_not_keep_it_from_its_work(ann: FakeMachine) -> No
         ann.watcher.hint(ann.transcript(S))
     engine.turn()
     assert ann.workers.waiting() == ["local-0"]
-    assert not engine._messages.empty()
+    assert not engine.desk.messages.empty()
 
 
 # -- what goes wrong
@@ -976,7 +976,7 @@ def test_one_pass_does_everything_and_ends(world: World, ann: FakeMachine, troub
         world.clock.advance(0.5)
         ann.workers.run_one()
 
-    engine._s = replace(engine._s, on_turn=on_turn, idle_turn=0.0)
+    engine.desk.surroundings = replace(engine.desk.surroundings, on_turn=on_turn, idle_turn=0.0)
     assert one_pass(engine, world.clock) == code
     assert (branch(APP) in world.hub.ref_targets) is not trouble
 

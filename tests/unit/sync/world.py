@@ -26,7 +26,8 @@ from convergenced.merge.segments import read_transcript
 from convergenced.model import LocalPath, MachineId, Oid, ProjectId, SessionId
 from convergenced.store.branch import project_ref
 from convergenced.sync.converge import Pass, converge
-from convergenced.sync.engine import Engine, Surroundings
+from convergenced.sync.desk import Surroundings
+from convergenced.sync.engine import Engine
 from convergenced.sync.exchange import RoundReport, exchange
 from convergenced.sync.identity import Identity, identity_of_checkout
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
