@@ -38,7 +38,8 @@ from convergenced.model import LocalPath, Os
 from convergenced.ports import Clock, Peer
 from convergenced.store.peers import open_peer
 from convergenced.store.repo import open_store
-from convergenced.sync.engine import IDLE_TURN, Engine, Surroundings
+from convergenced.sync.desk import IDLE_TURN, Surroundings
+from convergenced.sync.engine import Engine
 from convergenced.sync.once import one_pass
 from convergenced.sync.replica import Machine, Parts
 

@@ -101,7 +101,7 @@ class Supervisor:
             self.reload()
         except ConfigError as error:
             self.engine.board.degraded["config"] = Attention("config", None, error.summary, error.hint)
-            self.engine.note("config", None, f"the old settings stay: {error.summary}")
+            self.engine.desk.note("config", None, f"the old settings stay: {error.summary}")
 
     def _add_peer(self, name: str, url: str) -> None:
         self._edit(lambda text: add_peer(text, name, url))

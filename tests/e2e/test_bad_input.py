@@ -287,8 +287,8 @@ def test_one_full_pass_commits_and_pushes_and_exits(machine: Machine, tmp_path: 
         words, env=machine.environ, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert '"text": "commit' not in again.stderr
-    assert '"text": "push' not in again.stderr
+    assert '"text": "proj: committed' not in again.stderr
+    assert '"text": "pushed' not in again.stderr
 
 
 def test_a_damaged_state_database_is_set_aside_and_rebuilt(machine: Machine) -> None:

@@ -19,11 +19,11 @@ from convergenced.machine.settings_schema import (
 )
 from convergenced.model import LocalPath, ProjectId
 from convergenced.store.branch import tracking_ref
-from convergenced.sync import engine as engines
 from convergenced.sync.board import Missing
 from convergenced.sync.converge import converge
-from convergenced.sync.engine import MAX_BATCH, WAKE_JUMP, _counted
+from convergenced.sync.engine import MAX_BATCH, WAKE_JUMP
 from convergenced.sync.once import one_pass
+from convergenced.sync.passes import _counted
 from convergenced.sync.plan import PUSH_DELAY
 from convergenced.sync.tips import ref_of
 from tests.fakes.peer import MemoryPeer
@@ -104,9 +104,9 @@ def test_what_one_machine_writes_the_other_has_soon(
     assert bob.texts(S) == [f"at {bob.root}"]
     assert ann.tip() == bob.tip() == world.hub.ref_targets[branch(APP)]
     assert missing(ann) == missing(bob) == []
-    assert ann.log.texts("commit")[-1] == "1 session +1 records"
-    assert ann.log.texts("push")[-1] == "app to hub"
-    assert bob.log.texts("localize")[-1] == "1 session written"
+    assert ann.log.texts("commit")[-1] == "committed 1 session +1 records"
+    assert ann.log.texts("push")[-1] == "pushed app to hub"
+    assert bob.log.texts("localize")[-1] == "wrote 1 session"
 
 
 def test_on_a_quiet_day_nothing_is_committed_fetched_or_pushed(
@@ -132,7 +132,7 @@ def test_a_commit_waits_for_silence(world: World, pair: tuple[FakeMachine, FakeM
         world.advance(1.5)
     assert len(ann.log.texts("commit")) == commits
     world.advance(2.0)
-    assert ann.log.texts("commit")[commits:] == ["1 session +5 records"]
+    assert ann.log.texts("commit")[commits:] == ["committed 1 session +5 records"]
 
 
 def test_a_constant_writer_still_gets_commits(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
@@ -151,7 +151,7 @@ def test_a_new_folder_is_noticed_and_taken_in(world: World, pair: tuple[FakeMach
     world.advance(10)
     assert state(ann, "zoo") == "synced"
     assert branch("zoo") in world.hub.ref_targets
-    assert ann.log.texts("track")[-1] == f"{ann.home}/src/zoo"
+    assert ann.log.texts("track")[-1] == f"takes part with {ann.home}/src/zoo"
 
 
 def test_what_a_peer_has_is_joined_where_the_code_is_checked_out(
@@ -163,7 +163,7 @@ def test_what_a_peer_has_is_joined_where_the_code_is_checked_out(
     ann.say(S, "hello", root=f"{ann.home}/src/zoo")
     world.advance(3 * INTERVAL)
     assert bob.texts(S, root=f"{bob.home}/src/zoo") == ["hello"]
-    assert bob.log.texts("join") == [f"zoo at {bob.home}/src/zoo"]
+    assert bob.log.texts("join") == [f"joined zoo at {bob.home}/src/zoo"]
 
 
 def test_other_code_of_that_name_is_not_joined(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
@@ -522,7 +522,7 @@ def test_stopping_says_whether_all_was_put_away(world: World, ann: FakeMachine) 
     ann.start()
     ann.engine.turn()
     ann.stop()
-    assert ann.log.texts("stop") == ["all work is put away"]
+    assert ann.log.texts("stop") == ["stopped; all work is put away"]
     ann.start()
     ann.workers.drain = lambda seconds: False  # type: ignore[method-assign]
     ann.engine.turn()
@@ -539,7 +539,7 @@ def test_stopping_breaks_off_what_hangs(world: World, ann: FakeMachine) -> None:
     ann.stop()
     assert len(drains) == 2
     assert all(connection.closed for connection in ann.connections)
-    assert ann.log.texts("stop") == ["all work is put away"]
+    assert ann.log.texts("stop") == ["stopped; all work is put away"]
 
 
 def test_a_connection_is_closed_after_each_round(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
@@ -597,7 +597,7 @@ def test_a_pass_that_raises_is_reported_and_tried_again_ever_more_rarely(
 
     ann.say(S, "hello")
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "converge", failing)
+        patch.setattr("convergenced.sync.passes.converge", failing)
         ann.start()
         world.advance(500)
         gaps = [round(later - earlier) for earlier, later in pairwise(tries)]
@@ -609,17 +609,19 @@ def test_a_pass_that_raises_is_reported_and_tried_again_ever_more_rarely(
     assert state(ann) == "synced"
 
 
-@pytest.mark.parametrize("job", ["survey", "converge", "exchange", "join_offered"])
+@pytest.mark.parametrize(
+    "job", ["lookout.survey", "passes.converge", "rounds.exchange", "rounds.join_offered"]
+)
 def test_a_defect_in_a_job_belongs_to_that_job_alone(
     world: World, ann: FakeMachine, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     ann.say(S, "hello")
     with monkeypatch.context() as patch:
-        patch.setattr(engines, job, broken)
+        patch.setattr(f"convergenced.sync.{job}", broken)
         ann.start()
         world.advance(200)
         attention = ann.engine.board.attention()
-        assert job == "join_offered" or attention
+        assert job == "rounds.join_offered" or attention
         assert all("ZeroDivisionError" in one.text for one in attention)
     world.advance(1000)
     assert state(ann) == "synced"
@@ -639,7 +641,7 @@ def test_one_broken_project_does_not_stop_another(
             raise OSError(5, "Input/output error")
         return plain(parts, replica, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engines, "converge", picky)
+    monkeypatch.setattr("convergenced.sync.passes.converge", picky)
     ann.start()
     world.advance(INTERVAL)
     assert state(ann) == "synced"
@@ -758,11 +760,13 @@ def test_trouble_with_watching_is_told_while_it_lasts(
 def test_pruning_of_backups_that_fails_is_told(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
     ann, bob = pair
     asked: list[tuple[str, int]] = []
-    bob.engine._s = replace(bob.engine._s, prune_backups=lambda folder, keep: asked.append((folder, keep)))
+    bob.engine.desk.surroundings = replace(
+        bob.engine.desk.surroundings, prune_backups=lambda folder, keep: asked.append((folder, keep))
+    )
     ann.say(S, "hello")
     world.advance(2 * INTERVAL)
     assert asked == [(bob.app.folder, 10)]
-    bob.engine._s = replace(bob.engine._s, prune_backups=broken)
+    bob.engine.desk.surroundings = replace(bob.engine.desk.surroundings, prune_backups=broken)
     ann.say(S, "more")
     world.advance(2 * INTERVAL)
     assert "backups" in bob.engine.board.degraded
@@ -847,7 +851,7 @@ def test_a_rename_that_fails_is_told(world: World, ann: FakeMachine, monkeypatch
     eve.checkout(eve.root, "example.org/eve/app")
     eve.say(sid(2), "eve's")
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "rename_project", broken)
+        patch.setattr("convergenced.sync.rounds.rename_project", broken)
         eve.start()
         world.advance(INTERVAL)
         assert "rename app" in eve.engine.board.degraded
@@ -958,7 +962,7 @@ def test_a_preview_tells_what_would_be_done_and_does_nothing(
 def test_a_preview_that_fails_says_so(ann: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, str]] = []
     ann.start()
-    monkeypatch.setattr(engines, "preview", broken)
+    monkeypatch.setattr("convergenced.sync.engine.preview", broken)
     ann.engine.preview(None, lines.extend)
     while ann.workers.run_one():
         ann.engine.turn()
@@ -1002,8 +1006,8 @@ def test_a_closed_connection_can_be_used_no_more(world: World, ann: FakeMachine)
 
 
 def test_what_was_written_is_counted_in_words() -> None:
-    assert _counted([f"{S}.jsonl"], []) == "1 session written"
+    assert _counted([f"{S}.jsonl"], []) == "wrote 1 session"
     assert _counted([f"{S}.jsonl", f"{sid(2)}.jsonl", "memory/a.md"], ["memory/b.md"]) == (
-        "2 sessions written, 1 other file written, 1 removed"
+        "wrote 2 sessions, wrote 1 other file, removed 1"
     )
-    assert _counted(["memory/a.md", f"{S}/subagents/a.jsonl"], []) == "2 other files written"
+    assert _counted(["memory/a.md", f"{S}/subagents/a.jsonl"], []) == "wrote 2 other files"

@@ -1,0 +1,143 @@
+"""What the parts of the engine share: what is known, the clock, the way to workers and to the log.
+
+Everything here belongs to the control thread, but `post`, which any thread may call.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from convergenced.errors import ConvergenceError
+from convergenced.machine.activity import ActivityLog, Event
+from convergenced.machine.settings_schema import PeerSettings, Settings
+from convergenced.model import ProjectId
+from convergenced.ports import Checkouts, Peer, Watcher
+from convergenced.store.branch import MergeOutcome
+from convergenced.sync.board import Attention, Board
+from convergenced.sync.plan import Pace
+from convergenced.sync.replica import Parts
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+IDLE_TURN = 20.0
+"""The engine turns at least this often, in seconds, so that a watchdog sees it alive."""
+LOCAL_LANES = 2
+"""Projects are worked on in so many lanes; each project keeps to one."""
+
+
+class Workers(Protocol):
+    """Where blocking work is done."""
+
+    def submit(self, lane: str, job: Callable[[], None]) -> None:
+        """Runs the job soon; jobs of one lane run one after the other, in order."""
+        ...
+
+    def drain(self, seconds: float) -> bool:
+        """Takes no more jobs and waits for those under way; tells whether all ended in time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the engine needs besides the parts its jobs work with."""
+
+    parts: Parts
+    checkouts: Checkouts
+    watcher: Watcher
+    workers: Workers
+    activity: ActivityLog
+    open_peer: Callable[[PeerSettings], Peer]
+    prune_backups: Callable[[str, int], object] = lambda folder, keep: None
+    """Keeps the newest few backups of each file of a context folder."""
+    chance: Callable[[], float] = random.random
+    on_turn: Callable[[], None] = field(default=lambda: None)
+    idle_turn: float = IDLE_TURN
+
+
+class Desk:
+    """The shared things. `settings` are those in force."""
+
+    def __init__(self, surroundings: Surroundings, settings: Settings) -> None:
+        self.surroundings = surroundings
+        self.settings = settings
+        self.parts = surroundings.parts
+        self.clock = surroundings.parts.clock
+        self.board = Board()
+        self.messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def post(self, message: Callable[[], None]) -> None:
+        """Has `message` called in the control thread; safe from any thread."""
+        self.messages.put(message)
+
+    def submit(
+        self, lane: str, job: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
+    ) -> None:
+        """Has `job` done by a worker; `done` or `failed` is called in the control thread."""
+
+        def work() -> None:
+            try:
+                result = job()
+            except Exception as error:  # noqa: BLE001 - whatever a job meets belongs to that job alone
+                self.post(lambda error=error: failed(error))  # type: ignore[misc]
+            else:
+                self.post(lambda: done(result))
+
+        self.surroundings.workers.submit(lane, work)
+
+    def lane_of(self, project: ProjectId) -> str:
+        """The lane in which everything that touches a project's local files is done."""
+        return f"local-{zlib.crc32(project.encode()) % LOCAL_LANES}"
+
+    @property
+    def pace(self) -> Pace:
+        """The waiting times in force."""
+        ingest = self.settings.ingest
+        return Pace(ingest.quiet, ingest.max_wait, ingest.rescan, self.settings.exchange.interval)
+
+    @property
+    def whole_machine(self) -> bool:
+        """Whether any running Claude Code holds everything."""
+        return self.settings.localize.hold == "machine"
+
+    # -- telling
+
+    def note(self, kind: str, project: str | None, text: str) -> None:
+        """Tells the log what was done."""
+        log.info("%s%s", f"{project}: " if project else "", text)
+        self.surroundings.activity.append(Event(kind, text, ProjectId(project) if project else None))
+
+    def note_merge(self, project: ProjectId, outcome: MergeOutcome, source: str) -> None:
+        """Tells of what a merge left for a person to know."""
+        for fork in outcome.forks:
+            text = f"session {fork.session} went on in two places; the other is now {fork.fork}"
+            self.note("fork", project, text)
+        for path in outcome.conflicts:
+            self.note("conflict", project, f"{path} was edited on both sides in the same place ({source})")
+
+    def degrade(self, part: str, error: Exception) -> None:
+        """Remembers that a part of the daemon does not work; told once, until `restore`."""
+        if not isinstance(error, (ConvergenceError, OSError)):
+            log.error("%s failed", part, exc_info=error)
+        text, hint = in_words(error)
+        if part not in self.board.degraded:
+            self.note("error", None, text)
+        self.board.degraded[part] = Attention("degraded", None, text, hint or "see: convergencectl log")
+
+    def restore(self, part: str) -> None:
+        """Remembers that it works again."""
+        self.board.degraded.pop(part, None)
+
+
+def in_words(error: Exception) -> tuple[str, str]:
+    """An error's summary and hint, whatever its kind."""
+    if isinstance(error, ConvergenceError):
+        return error.summary, error.hint
+    return str(error) or type(error).__name__, ""

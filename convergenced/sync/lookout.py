@@ -1,0 +1,160 @@
+"""Looking out: hints of changes, and surveys of which folders take part.
+
+Promises: a folder that appears is taken in by itself; a lost hint costs at most the rescan interval;
+where the projects folder is gone, nothing is done until it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from posixpath import dirname
+
+from convergenced.errors import ConvergenceError
+from convergenced.machine.settings import expand_home
+from convergenced.model import LocalPath, ProjectId
+from convergenced.sync.board import ReplicaState
+from convergenced.sync.desk import Desk
+from convergenced.sync.identity import Identity
+from convergenced.sync.survey import Scope, Survey, survey
+
+HALTED_POLL = 30.0
+"""How often is looked whether a projects folder that was lost is back, in seconds."""
+RETRY = 30.0
+"""How long after a survey that failed the next one is tried, in seconds."""
+LANE = "local-0"
+
+
+class Lookout:
+    """Owns the watcher and the surveys."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._due: float | None = 0.0
+        self._is_surveying = False
+        self._is_stale = False
+        self._ignored: set[str] = set()
+        self._is_watching = False
+        self.identities: dict[ProjectId, Identity] = {}
+        self.surveys = 0
+        """How many surveys were completed."""
+
+    @property
+    def due(self) -> float | None:
+        """When the next survey is to start; None where none is wanted or one is under way."""
+        return None if self._is_surveying else self._due
+
+    def want(self, delay: float = 0.0) -> None:
+        """Has the projects folder looked at as a whole, `delay` seconds from now at the latest."""
+        wanted = self._desk.clock.monotonic() + delay
+        self._due = wanted if self._due is None else min(self._due, wanted)
+
+    def distrust(self) -> None:
+        """Has a survey that is under way repeated: what it began with has changed."""
+        self._is_stale = self._is_surveying
+        self.want()
+
+    def scope(self) -> Scope:
+        """What the user wants shared, and where checkouts may be."""
+        projects, home = self._desk.settings.projects, self._desk.parts.machine.home
+        # Where the user keeps one checkout others are likely; the home folder itself is too wide.
+        states = self._desk.board.replicas.values()
+        beside = {LocalPath(dirname(state.replica.root)) for state in states}
+        wanted = {expand_home(root, home) for root in projects.roots} | (beside - {home, LocalPath("/")})
+        roots = tuple(sorted(root for root in wanted if not _is_below_another(root, wanted)))
+        return Scope(projects.track == "all", projects.exclude, roots, projects.auto_join)
+
+    def start(self) -> None:
+        """Starts a survey."""
+        self._due = None
+        self._is_surveying = True
+        self._is_stale = False
+        desk, scope, started = self._desk, self.scope(), self._desk.clock.monotonic()
+
+        def failed(error: Exception) -> None:
+            self._is_surveying = False
+            self.want(RETRY)
+            desk.degrade("survey", error)
+
+        desk.submit(
+            LANE,
+            lambda: survey(desk.parts, desk.surroundings.checkouts, scope),
+            lambda result: self._surveyed(result, started),
+            failed,
+        )
+
+    def _surveyed(self, result: Survey, started: float) -> None:
+        self._is_surveying = False
+        if self._is_stale:
+            self.want()
+            return
+        desk, board = self._desk, self._desk.board
+        board.surveyed_at = started
+        desk.restore("survey")
+        was_halted = board.halted
+        if result.halted != was_halted:
+            text = f"nothing is synced: {result.halted}" if result.halted else "the projects folder is back"
+            desk.note("halt", None, text)
+        board.halted = result.halted
+        if result.halted is not None:
+            # Its return may be heard of by nobody: what was watched is gone.
+            self.want(HALTED_POLL)
+            return
+        board.refusals = result.refusals
+        self.identities = result.identities
+        self._ignored = result.ignored
+        self.surveys += 1
+        self._take_in(result)
+        self.watch(anew=was_halted is not None)
+
+    def _take_in(self, result: Survey) -> None:
+        board, now = self._desk.board, self._desk.clock.monotonic()
+        found = {replica.folder: replica for replica in result.replicas}
+        for folder in board.replicas.keys() - found.keys():
+            del board.replicas[folder]
+        for folder, replica in found.items():
+            state = board.replicas.get(folder)
+            if state is None:
+                board.replicas[folder] = ReplicaState(replica, asked=now)
+                self._desk.note("track", replica.project, f"takes part with {replica.root}")
+            elif state.replica != replica:
+                state.replica = replica
+                state.asked = now
+
+    def watch(self, *, anew: bool = False) -> None:
+        """Makes sure that changes are heard of; `anew` where the folder may be another one."""
+        desk = self._desk
+        watcher, folder = desk.surroundings.watcher, desk.parts.machine.projects_dir
+        if anew and self._is_watching:
+            watcher.stop()
+            self._is_watching = False
+        if not self._is_watching:
+            try:
+                watcher.start(folder, lambda path: desk.post(lambda: self.changed(path)))
+            except (ConvergenceError, OSError) as error:
+                if desk.parts.files.list(folder) is not None:
+                    desk.degrade("watch", error)
+                return
+            self._is_watching = True
+        trouble = watcher.trouble()
+        if trouble is None:
+            desk.restore("watch")
+        else:
+            desk.degrade("watch", ConvergenceError(trouble, "changes are still found by scanning"))
+
+    def changed(self, path: LocalPath) -> None:
+        """A hint that something changed at `path`."""
+        desk = self._desk
+        folder = path.removeprefix(desk.parts.machine.projects_dir).lstrip("/").partition("/")[0]
+        if folder in self._ignored:
+            return
+        state = desk.board.replicas.get(folder)
+        if state is None:
+            self.want(desk.settings.ingest.quiet)
+            return
+        state.last_change = desk.clock.monotonic()
+        if state.first_change is None:
+            state.first_change = state.last_change
+
+
+def _is_below_another(folder: str, others: Iterable[str]) -> bool:
+    return any(folder != other and folder.startswith(other.rstrip("/") + "/") for other in others)

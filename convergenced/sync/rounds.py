@@ -1,0 +1,200 @@
+"""Rounds with peers: one at a time with each, each in a lane of its own.
+
+Promises: a failing peer delays nobody else; what is wanted while a round is under way gets another
+round; a project whose name means other code at a peer steps aside before anything is mixed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from convergenced.errors import ConvergenceError
+from convergenced.model import ProjectId
+from convergenced.ports import Peer
+from convergenced.store.branch import tracking_ref
+from convergenced.sync.board import ALL, PeerStatus
+from convergenced.sync.desk import Desk, in_words
+from convergenced.sync.exchange import RoundReport, exchange
+from convergenced.sync.identity import Identity
+from convergenced.sync.joining import join_offered, rename_project
+from convergenced.sync.lookout import Lookout
+from convergenced.sync.plan import PUSH_DELAY, peer_delay
+from convergenced.sync.tips import ref_of, tip_of
+
+log = logging.getLogger(__name__)
+
+
+class Rounds:
+    """Starts rounds and takes up their results."""
+
+    def __init__(self, desk: Desk, lookout: Lookout) -> None:
+        self._desk = desk
+        self._lookout = lookout
+        self._tried: dict[str, tuple[int, set[ProjectId]]] = {}
+        """What each peer offered when checkouts of that were last looked for, and in which survey."""
+        self._connections: dict[str, Peer] = {}
+        """The newest connection to each peer; closing one that is done does nothing."""
+        self.renaming: set[ProjectId] = set()
+        """Projects that are getting another id: nothing is done for them meanwhile."""
+
+    def may_start(self, peer: PeerStatus) -> bool:
+        """Whether a round may start: not before it is known what takes part."""
+        board = self._desk.board
+        stopped = board.halted is not None or ALL in board.pauses
+        return not (peer.busy or stopped or board.surveyed_at < 0)
+
+    def start(self, peer: PeerStatus) -> None:
+        """Starts a round with the peer."""
+        desk, name = self._desk, peer.settings.name
+        peer.busy = True
+        # What is wanted from now on, a round that is under way may have missed: it gets one of its own.
+        peer.due_at = math.inf
+        started = desk.clock.monotonic()
+        projects = {
+            project: self._lookout.identities.get(project, Identity())
+            for project in desk.board.projects()
+            if not desk.board.is_paused(project) and project not in self.renaming
+        }
+        trusted = {state.replica.project for state in desk.board.replicas.values() if state.replica.by_hand}
+        settings, parts, scope = peer.settings, desk.parts, self._lookout.scope()
+        unfit = peer.report.unfit if peer.report is not None else {}
+        survey, tried = self._tried.get(name, (-1, set[ProjectId]()))
+        surveys = self._lookout.surveys
+        if survey != surveys:
+            tried = set()
+
+        def work() -> tuple[RoundReport, list[str]]:
+            connection = desk.surroundings.open_peer(settings)
+            self._connections[name] = connection
+            try:
+                report = exchange(parts.store, connection, name, projects, trusted, unfit)
+                joined = []
+                if scope.auto_join and not tried >= report.offered.keys():
+                    checkouts = desk.surroundings.checkouts
+                    joined = join_offered(parts, checkouts, scope.roots, connection, name, report.offered)
+            finally:
+                connection.close()
+            return report, joined
+
+        def done(result: tuple[RoundReport, list[str]]) -> None:
+            report, joined = result
+            self._tried[name] = surveys, set(report.offered)
+            self._exchanged(peer, report, joined, started)
+
+        desk.submit(f"peer-{name}", work, done, lambda error: self._failed(peer, error))
+
+    def close(self) -> None:
+        """Breaks off all rounds under way."""
+        for connection in list(self._connections.values()):
+            connection.close()
+
+    def offer(self, project: ProjectId) -> None:
+        """Has the peers that lack something of the project visited soon, and its other folders passed."""
+        desk = self._desk
+        tip, now = desk.board.tips.get(project), desk.clock.monotonic()
+        for name, peer in desk.board.peers.items():
+            if tip is not None and desk.board.tracked.get((name, project)) != tip and peer.failures == 0:
+                peer.due_at = min(peer.due_at, now + PUSH_DELAY)
+        for state in desk.board.of_project(project):
+            is_behind = state.result is not None and state.result.tip != tip
+            if is_behind and not state.busy and state.asked is None:
+                state.asked = now
+
+    def _failed(self, peer: PeerStatus, error: Exception) -> None:
+        desk, name = self._desk, peer.settings.name
+        peer.busy = False
+        peer.failures += 1
+        if not isinstance(error, ConvergenceError):
+            log.error("the exchange with %s failed", name, exc_info=error)
+        text, hint = in_words(error)
+        if peer.error != text:
+            desk.note("peer", None, f"{name}: {text}")
+        peer.error, peer.hint = text, hint
+        peer.failing_since = peer.failing_since or desk.clock.now()
+        chance = desk.surroundings.chance()
+        peer.due_at = desk.clock.monotonic() + peer_delay(peer.failures, desk.pace, chance)
+        if desk.board.peers.get(name) is peer:
+            self._note_refs(name)
+
+    def _exchanged(self, peer: PeerStatus, report: RoundReport, joined: list[str], started: float) -> None:
+        desk, name = self._desk, peer.settings.name
+        if joined:
+            self._lookout.want()
+        if desk.board.peers.get(name) is not peer:
+            return  # taken away meanwhile, or another place now
+        if peer.error is not None:
+            desk.note("peer", None, f"{name} answers again")
+        peer.busy, peer.failures, peer.error, peer.failing_since = False, 0, None, None
+        former, peer.report = peer.report, report
+        now = desk.clock.monotonic()
+        peer.started_at, peer.finished_at = started, now
+        peer.last_fetch = desk.clock.now()
+        if report.pushed:
+            peer.last_push = peer.last_fetch
+        peer.due_at = min(peer.due_at, now + peer_delay(0, desk.pace, desk.surroundings.chance()))
+        self._note_refs(name)
+        self._tell(name, report, former)
+        for text in joined:
+            desk.note("join", None, f"joined {text}")
+        for project in report.strangers:
+            if project in desk.board.projects() and project not in self.renaming:
+                self._step_aside(project)
+
+    def _tell(self, name: str, report: RoundReport, former: RoundReport | None) -> None:
+        desk = self._desk
+        if report.pushed:
+            desk.note("push", None, f"pushed {', '.join(report.pushed)} to {name}")
+        for project, outcome in report.merges.items():
+            desk.note("fetch", project, f"fetched from {name}")
+            desk.note_merge(project, outcome, f"from {name}")
+        for project, reason in report.rejected.items():
+            if former is None or former.rejected.get(project) != reason:
+                desk.note("rejected", project, f"{name} did not take it: {reason}")
+        for project, refusals in report.refusals.items():
+            if former is None or former.refusals.get(project) != refusals:
+                desk.note("quarantine", project, f"{name}: {refusals[0].reason}")
+
+    def _note_refs(self, name: str) -> None:
+        """Takes up what a round left in the store: one that broke off may have merged before it did."""
+        board, store = self._desk.board, self._desk.parts.store
+        for project in board.projects():
+            tracked = ref_of(store, tracking_ref(name, project))
+            if tracked is None:
+                board.tracked.pop((name, project), None)
+            else:
+                board.tracked[(name, project)] = tracked
+            tip = tip_of(store, project)
+            if tip is not None and tip != board.tips.get(project):
+                board.tips[project] = tip
+                for state in board.of_project(project):
+                    state.asked = self._desk.clock.monotonic()
+                self.offer(project)
+
+    def _step_aside(self, project: ProjectId) -> None:
+        """Gives a project of ours another id, in its own lane: passes that were begun end first.
+
+        Until its folders were surveyed under the new id, nothing is done for them.
+        """
+        desk, part = self._desk, f"rename {project}"
+        identity = self._lookout.identities.get(project, Identity())
+        self.renaming.add(project)
+
+        def renamed(name: ProjectId) -> None:
+            self.renaming.discard(project)
+            desk.restore(part)
+            for state in desk.board.of_project(project):
+                del desk.board.replicas[state.replica.folder]
+            self._lookout.distrust()
+            text = f"a peer has other code under the name {project}; ours is now {name}"
+            desk.note("rename", name, text)
+            for peer in desk.board.peers.values():
+                peer.due_at = desk.clock.monotonic()
+
+        def failed(error: Exception) -> None:
+            self.renaming.discard(project)
+            desk.degrade(part, error)
+
+        desk.submit(
+            desk.lane_of(project), lambda: rename_project(desk.parts, project, identity), renamed, failed
+        )
