@@ -58,6 +58,7 @@ url = "{hub}"
 class Machine:
     """One machine of the demo, with everything it has below `top`."""
 
+    interrupts: Interrupts
     name: str
     top: Path
     home: Path
@@ -81,7 +82,7 @@ class Machine:
 
     def start(self) -> None:
         """Starts the daemon; `await_ready` waits for it."""
-        with open(self.top / "daemon.log", "wb") as log:
+        with open(self.top / "daemon.log", "wb") as log, self.interrupts.put_off():
             self.process = subprocess.Popen(
                 command(),
                 env=self._environ(),
@@ -171,23 +172,28 @@ def await_true(condition: Callable[[], object], what: str) -> None:
 @contextlib.contextmanager
 def two_machines() -> Iterator[tuple[Path, Machine, Machine]]:
     """A hub and two machines that have the same code checked out at different places."""
-    top = Path(tempfile.mkdtemp(prefix="convergence-demo-")).resolve()
-    machines = [
-        _machine(top / "desktop", "desktop", "home/ann", "src/webshop"),
-        _machine(top / "laptop", "laptop", "Users/ann", "code/webshop"),
-    ]
-    try:
-        with _terminable():
-            _set_up(top, machines)
-            yield top, machines[0], machines[1]
-    finally:
+    interrupts = Interrupts()
+    with interrupts.handled(), contextlib.ExitStack() as stack:
+        with interrupts.put_off():
+            top = Path(tempfile.mkdtemp(prefix="convergence-demo-")).resolve()
+            machines = [
+                _machine(interrupts, top / "desktop", "home/ann", "src/webshop"),
+                _machine(interrupts, top / "laptop", "Users/ann", "code/webshop"),
+            ]
+            stack.callback(_put_away, interrupts, top, machines)
+        _set_up(top, machines)
+        yield top, machines[0], machines[1]
+
+
+def _put_away(interrupts: Interrupts, top: Path, machines: list[Machine]) -> None:
+    with interrupts.put_off():
         for machine in machines:
             machine.end()
         shutil.rmtree(top, ignore_errors=True)
 
 
-def _machine(top: Path, name: str, home: str, project: str) -> Machine:
-    return Machine(name, top, top / home, top / home / project)
+def _machine(interrupts: Interrupts, top: Path, home: str, project: str) -> Machine:
+    return Machine(interrupts, top.name, top, top / home, top / home / project)
 
 
 def _set_up(top: Path, machines: list[Machine]) -> None:
@@ -205,16 +211,37 @@ def _set_up(top: Path, machines: list[Machine]) -> None:
         Path(config).write_text(text, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turns SIGTERM and SIGHUP into an interrupt, so that everything is put away."""
+class Interrupts:
+    """SIGINT, SIGTERM and SIGHUP as KeyboardInterrupt, but never in the middle of starting or ending."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self._put_off = 0
+        self._came = False
 
-    former = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handles the signals inside the block."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        former = {number: signal.signal(number, self._interrupt) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Lets an interrupt wait until the block is done."""
+        self._put_off += 1
+        try:
+            yield
+        finally:
+            self._put_off -= 1
+        if self._came and not self._put_off:
+            self._came = False
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self._put_off:
+            raise KeyboardInterrupt
+        self._came = True
