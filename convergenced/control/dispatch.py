@@ -88,8 +88,10 @@ class Dispatcher:
             reply.refuse(INVALID_PARAMS, f"{request.method}: {error}")
         except ConvergenceError as error:
             reply.error(error)
-        except OSError as error:
-            reply.error(ConvergenceError(f"{request.method} failed: {error}", "see: convergencectl log"))
+        except Exception as error:
+            log.exception("%s failed", request.method)
+            if not reply.answered:
+                reply.error(ConvergenceError(f"{request.method} failed: {error}", "see the daemon's log"))
 
     # -- looking
 

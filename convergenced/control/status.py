@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -94,7 +95,8 @@ def _peer(peer: PeerStatus, now: float, monotonic: float) -> answers.Peer:
         "last_fetch": iso(peer.last_fetch),
         "last_push": iso(peer.last_push),
         "error": peer.error,
-        "next_try": iso(now + max(0.0, peer.due_at - monotonic)),
+        # While a round is under way nothing is due yet.
+        "next_try": None if math.isinf(peer.due_at) else iso(now + max(0.0, peer.due_at - monotonic)),
         "failing_since": iso(peer.failing_since),
     }
 
