@@ -22,6 +22,7 @@ from convergenced.store.branch import tracking_ref
 from convergenced.sync.board import Missing
 from convergenced.sync.converge import converge
 from convergenced.sync.engine import MAX_BATCH, WAKE_JUMP
+from convergenced.sync.lookout import LANE
 from convergenced.sync.once import one_pass
 from convergenced.sync.passes import _counted
 from convergenced.sync.plan import PUSH_DELAY
@@ -385,6 +386,29 @@ def test_held_work_is_waited_for_only_by_the_patient(
     world.advance(2.5)
     assert state(bob) == "synced"
     assert bob.texts(S) == ["hello"]
+
+
+def test_a_note_that_arrived_before_the_hold_and_changes_again_is_no_conflict(
+    world: World, pair: tuple[FakeMachine, FakeMachine]
+) -> None:
+    ann, bob = pair
+
+    def start_client(verb: str, path: LocalPath) -> None:
+        if verb == "replace" and path.endswith("b.md") and not bob.processes.claude():
+            bob.processes.begin(bob.root)
+
+    for version in ("one\n", "two\n", "three\n"):
+        if version == "two\n":
+            bob.files.before = start_client
+        ann.remember("a.md", version)
+        ann.remember("b.md", version)
+        world.advance(2 * INTERVAL)
+    assert bob.notes() == {"a.md": "two\n", "b.md": "one\n"}
+    for process in bob.processes.claude():
+        bob.processes.end(process.pid)
+    bob.files.before = lambda _verb, _path: None
+    world.advance(2 * INTERVAL)
+    assert bob.notes() == ann.notes() == {"a.md": "three\n", "b.md": "three\n"}
 
 
 def test_while_work_is_held_no_file_is_read(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
@@ -841,6 +865,33 @@ def test_two_projects_of_one_name_both_survive_in_whatever_order_jobs_run(
     assert len(eve.log.texts("rename")) == 1
     assert eve.sessions() == {sid(2)}
     assert ann.sessions() == {S}
+
+
+def test_a_survey_that_was_under_way_during_a_rename_does_not_bring_the_old_name_back(
+    world: World, ann: FakeMachine
+) -> None:
+    ann.say(S, "ann's")
+    ann.start()
+    world.advance(INTERVAL)
+    eve = world.machine("eve")
+    eve.checkout(eve.root, "example.org/eve/app")
+    eve.say(sid(2), "eve's")
+    lane = eve.start().desk.lane_of(APP)
+    assert lane != LANE, "else one would wait for the other anyway"
+    under_way = False
+    for _ in range(100):
+        if eve.log.texts("rename"):
+            break
+        if lane in eve.workers.waiting() and eve.engine.board.peers[HUB].report is not None:
+            eve.engine.look_at_everything()
+            eve.engine.turn()
+            under_way = LANE in eve.workers.waiting()
+            eve.workers.choose = lambda lanes: max(lanes, key=lambda one: one != LANE)
+        eve.step()
+    assert under_way
+    world.advance(INTERVAL)
+    assert eve.tip() is None
+    assert [one.startswith("app-") for one in eve.engine.board.projects()] == [True]
 
 
 def test_a_rename_that_fails_is_told(world: World, ann: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:

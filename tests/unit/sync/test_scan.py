@@ -170,6 +170,18 @@ def test_what_a_hub_would_refuse_for_its_size_stays_here_alone(
     assert [one.where for one in scan.refusals] == ["memory/big.md"]
 
 
+def test_names_that_some_machine_cannot_hold_are_refused_alone(files: MemoryFiles) -> None:
+    for name in ("a.md", "A.md", ".git/x.md", "bad\udcff.md"):
+        files.write(f"/c/memory/{name}", b"1")
+    files.write("/c/memory/.git.png", b"1")
+    scan = scan_folder(files, FOLDER)
+    assert scan is not None
+    assert len(scan.memory) + len(scan.refusals) == 4
+    assert set(scan.memory) <= {"memory/a.md", "memory/A.md", "memory/bad\udcff.md"}
+    assert any("cannot be told from" in one.reason for one in scan.refusals)
+    assert any(one.where == "memory/.git" for one in scan.refusals)
+
+
 def test_nesting_is_bounded(files: MemoryFiles) -> None:
     allowed = "/".join(["memory", *(["d"] * (MAX_DEPTH - 1))])
     files.write(f"/c/{allowed}/a.md", b"1")
