@@ -62,7 +62,7 @@ def format_available(engine: Engine) -> list[answers.Available]:
         for peer in engine.board.peers.values()
         if peer.report is not None
         for project in peer.report.offered
-        if project not in mine
+        if project not in mine and project not in peer.report.absorbed
     }
     return [{"id": project, "machines": []} for project in sorted(found)]
 

@@ -23,7 +23,7 @@ from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.ports import Peer, Store
 from convergenced.store.branch import PROJECTS, MergeOutcome, project_ref, tracking_ref, valid_project_id
 from convergenced.store.peers import is_behind
-from convergenced.sync.identity import Identity, identity_of_project
+from convergenced.sync.identity import Identity, identity_of_project, may_be_named, stem_of
 from convergenced.sync.tips import advance, ref_of, tip_of
 
 MAX_TURNS = 4
@@ -46,6 +46,8 @@ class RoundReport:
     """What the peer said to a push that it did not take."""
     offered: dict[ProjectId, Oid] = field(default_factory=dict)
     """All projects the peer has, with their tips."""
+    absorbed: set[ProjectId] = field(default_factory=set)
+    """Of those, the ones that went on under another id: all they hold is in a project of ours."""
     unfit: dict[ProjectId, tuple[Oid, PeerError]] = field(default_factory=dict)
     """Tips that could not be had, so that they are not fetched again until they change."""
 
@@ -111,7 +113,19 @@ class _Round:
             behind = self._push(README_REF not in listing)
             if not behind:
                 break
+        self._report.absorbed = {one for one in self._report.offered if self._is_absorbed(one)}
         return self._report
+
+    def _is_absorbed(self, project: ProjectId) -> bool:
+        if project in self._projects:
+            return False
+        commit = self._report.offered[project]
+        fitting = (one for one in self._projects if may_be_named(project, (one, stem_of(one))))
+        try:
+            tips = [tip for one in fitting if (tip := tip_of(self._store, one)) is not None]
+            return any(self._store.merge_base(tip, commit) == commit for tip in tips)
+        except StoreError:
+            return False  # a commit that never came here
 
     def _skips(self, project: ProjectId) -> bool:
         return project in self._report.strangers or project in self._report.refusals

@@ -141,8 +141,12 @@ def distinct_name(name: ProjectId, identity: Identity, machine_id: str, root: Lo
 
 def may_be_named(project: str, names: Iterable[str]) -> bool:
     """Whether a peer's project could be one of these names, with or without a distinguishing suffix."""
-    stem = re.sub(rf"-[0-9a-f]{{{SUFFIX_DIGITS}}}\Z", "", project)
-    return any(name in (project, stem) for name in names)
+    return any(name in (project, stem_of(project)) for name in names)
+
+
+def stem_of(project: str) -> str:
+    """An id without its distinguishing suffix, if it has one."""
+    return re.sub(rf"-[0-9a-f]{{{SUFFIX_DIGITS}}}\Z", "", project)
 
 
 def _within(checkout: Checkout | None, root: LocalPath) -> str:

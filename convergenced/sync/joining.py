@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 from convergenced.canon.folder import encode_folder_name
@@ -12,65 +14,110 @@ from convergenced.model import Checkout, LocalPath, Oid, ProjectId
 from convergenced.ports import Checkouts, Peer
 from convergenced.store.branch import LOCAL, PEERS, project_ref, tracking_ref
 from convergenced.sync.exchange import look_at
-from convergenced.sync.identity import Identity, distinct_name, identity_of_checkout, may_be_named, name_for
+from convergenced.sync.identity import (
+    Identity,
+    distinct_name,
+    identity_of_checkout,
+    may_be_named,
+    name_for,
+    stem_of,
+)
 from convergenced.sync.replica import Parts
-from convergenced.sync.tips import ref_of, tip_of
+from convergenced.sync.tips import advance, ref_of, tip_of
 
 MAX_CHECKOUTS = 2_000
 
 
-def join_offered(
+@dataclass(slots=True)
+class Considered:
+    """What a peer's offers mean for this machine."""
+
+    joined: list[str] = field(default_factory=list)
+    """The projects that were joined, and where, in words."""
+    twins: list[tuple[ProjectId, ProjectId]] = field(default_factory=list)
+    """A project of ours and the peer's of the same code, which goes by the id that all are to use."""
+
+
+def consider_offers(
     parts: Parts,
     checkouts: Checkouts,
     roots: Sequence[LocalPath],
     peer: Peer,
     peer_name: str,
+    projects: Mapping[ProjectId, Identity],
     offered: Mapping[ProjectId, Oid],
-) -> list[str]:
-    """Joins the peer's projects whose code is checked out below `roots`; tells which, in words.
+) -> Considered:
+    """Joins the peer's projects whose code is checked out below `roots`, and finds twins of `projects`.
 
-    A project is fetched to learn what code it is about only if its name fits a checkout here.
+    Two machines that met repositories of one name in different order gave the same code two ids; the
+    shorter, then the smaller one counts. A project is fetched to learn what code it is about only if
+    its name fits something here.
     """
     notes = parts.state.replicas()
     mine = {note.project for note in notes}
     roots_known = {note.root for note in notes}
     candidates = [project for project in offered if project not in mine]
-    if not candidates or not roots:
-        return []
-    joined = []
-    home = parts.machine.home
+    considered = Considered()
+    if not candidates:
+        return considered
     found = [one for one in islice(checkouts.find(roots), MAX_CHECKOUTS) if one.root not in roots_known]
     for project in candidates:
-        for checkout in found:
-            names = (name_for(checkout, checkout.root),)
-            if not may_be_named(project, names) or checkout.is_worktree:
-                continue
-            identity = identity_of_checkout(checkout, checkout.root, home)
-            if _is_about(parts, peer, peer_name, project, offered[project], identity):
+        twins = [
+            (ours, identity)
+            for ours, identity in projects.items()
+            if may_be_named(project, (ours, stem_of(ours))) and _rank(project) < _rank(ours)
+        ]
+        here = [
+            (checkout, identity_of_checkout(checkout, checkout.root, parts.machine.home))
+            for checkout in found
+            if not checkout.is_worktree and may_be_named(project, (name_for(checkout, checkout.root),))
+        ]
+        known = [identity for _, identity in (*twins, *here) if identity.has_code]
+        theirs = _look(parts, peer, peer_name, project, offered[project], known)
+        if theirs is None:
+            continue
+        for ours, identity in twins:
+            if identity.is_same(theirs):
+                considered.twins.append((ours, project))
+        for checkout, identity in here:
+            if identity.is_same(theirs):
                 parts.state.note_replica(_note_for(project, checkout))
-                joined.append(f"{project} at {checkout.root}")
+                considered.joined.append(f"{project} at {checkout.root}")
                 break
-    return joined
+    return considered
 
 
-def _is_about(
-    parts: Parts, peer: Peer, peer_name: str, project: ProjectId, tip: Oid, identity: Identity
-) -> bool:
-    """Whether a peer's project is about this code. What was found to be other code is asked once."""
-    if not identity.has_code or parts.state.stranger(peer_name, project) == tip:
-        return False
-    ref = tracking_ref(peer_name, project)
+def _rank(project: ProjectId) -> tuple[int, str]:
+    return len(project), project
+
+
+def _look(
+    parts: Parts, peer: Peer, peer_name: str, project: ProjectId, tip: Oid, known: Sequence[Identity]
+) -> Identity | None:
+    """What code a peer's project is about, if it is any of the `known`.
+
+    What was found to be none of them is asked again only when either side has changed.
+    """
+    asked = f"{tip} {_digest(known)}"
+    if not known or parts.state.stranger(peer_name, project) == asked:
+        return None
     try:
         theirs = look_at(parts.store, peer, peer_name, project)
     except (NewerSchemaError, PeerRefusedError):
         theirs = Identity()
-    if theirs.has_code and identity.is_same(theirs):
-        return True
-    parts.state.note_stranger(peer_name, project, tip)
+    if theirs.has_code and any(identity.is_same(theirs) for identity in known):
+        return theirs
+    parts.state.note_stranger(peer_name, project, asked)
+    ref = tracking_ref(peer_name, project)
     fetched = ref_of(parts.store, ref)
     if fetched is not None:
         parts.store.swap(ref, fetched, None)
-    return False
+    return None
+
+
+def _digest(identities: Sequence[Identity]) -> str:
+    told = sorted("\n".join(sorted(one.urls | one.first_commits)) for one in identities)
+    return hashlib.sha256("\n\n".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _note_for(project: ProjectId, checkout: Checkout) -> ReplicaNote:
@@ -78,24 +125,29 @@ def _note_for(project: ProjectId, checkout: Checkout) -> ReplicaNote:
 
 
 def rename_project(parts: Parts, project: ProjectId, identity: Identity) -> ProjectId:
-    """Gives our project another id, because a peer has other code under this one.
-
-    The branch goes on at the same commit under its new name; only then the old name is let go.
-    """
-    store, state = parts.store, parts.state
+    """Gives our project another id, because a peer has other code under this one."""
     root = min(
-        (note.root for note in state.replicas() if note.project == project), default=LocalPath(project)
+        (note.root for note in parts.state.replicas() if note.project == project), default=LocalPath(project)
     )
     name = distinct_name(project, identity, parts.machine.id, root)
-    tip = tip_of(store, project)
-    taken = tip_of(store, name)
-    if tip is not None and taken is None:
-        store.swap(project_ref(name), None, tip)
-    elif tip is not None and taken != tip:
+    tip, taken = tip_of(parts.store, project), tip_of(parts.store, name)
+    if tip is not None and taken not in (None, tip):
         raise ConvergenceError(
             f"project {project} is other code at a peer, and {name} is taken as well",
             f"give it a name by hand: convergencectl init {root} --id NAME",
         )
+    return move_project(parts, project, name)
+
+
+def move_project(parts: Parts, project: ProjectId, name: ProjectId) -> ProjectId:
+    """Has our project go on under another id, together with what is already known of that.
+
+    Only when the branch is there under its new name is the old name let go.
+    """
+    store, state = parts.store, parts.state
+    tip = tip_of(store, project)
+    if tip is not None:
+        advance(store, name, tip)
     for ref, commit in store.refs(f"{LOCAL}{project}/").items():
         moved = f"{LOCAL}{name}/" + ref.removeprefix(f"{LOCAL}{project}/")
         if ref_of(store, moved) is None:

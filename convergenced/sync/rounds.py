@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 from convergenced.errors import ConvergenceError
 from convergenced.model import ProjectId
@@ -17,7 +18,7 @@ from convergenced.sync.board import ALL, PeerStatus
 from convergenced.sync.desk import Desk, in_words
 from convergenced.sync.exchange import RoundReport, exchange
 from convergenced.sync.identity import Identity
-from convergenced.sync.joining import join_offered, rename_project
+from convergenced.sync.joining import Considered, consider_offers, move_project, rename_project
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.plan import PUSH_DELAY, peer_delay
 from convergenced.sync.tips import ref_of, tip_of
@@ -64,23 +65,25 @@ class Rounds:
         if survey != surveys:
             tried = set()
 
-        def work() -> tuple[RoundReport, list[str]]:
+        def work() -> tuple[RoundReport, Considered]:
             connection = desk.surroundings.open_peer(settings)
             self._connections[name] = connection
             try:
                 report = exchange(parts.store, connection, name, projects, trusted, unfit)
-                joined = []
+                considered = Considered()
                 if scope.auto_join and not tried >= report.offered.keys():
-                    checkouts = desk.surroundings.checkouts
-                    joined = join_offered(parts, checkouts, scope.roots, connection, name, report.offered)
+                    checkouts, offered = desk.surroundings.checkouts, report.offered
+                    considered = consider_offers(
+                        parts, checkouts, scope.roots, connection, name, projects, offered
+                    )
             finally:
                 connection.close()
-            return report, joined
+            return report, considered
 
-        def done(result: tuple[RoundReport, list[str]]) -> None:
-            report, joined = result
+        def done(result: tuple[RoundReport, Considered]) -> None:
+            report, considered = result
             self._tried[name] = surveys, set(report.offered)
-            self._exchanged(peer, report, joined, started)
+            self._exchanged(peer, report, considered, started)
 
         desk.submit(f"peer-{name}", work, done, lambda error: self._failed(peer, error))
 
@@ -117,9 +120,11 @@ class Rounds:
         if desk.board.peers.get(name) is peer:
             self._note_refs(name)
 
-    def _exchanged(self, peer: PeerStatus, report: RoundReport, joined: list[str], started: float) -> None:
+    def _exchanged(
+        self, peer: PeerStatus, report: RoundReport, considered: Considered, started: float
+    ) -> None:
         desk, name = self._desk, peer.settings.name
-        if joined:
+        if considered.joined:
             self._lookout.want()
         if desk.board.peers.get(name) is not peer:
             return  # taken away meanwhile, or another place now
@@ -135,11 +140,21 @@ class Rounds:
         peer.due_at = min(peer.due_at, now + peer_delay(0, desk.pace, desk.surroundings.chance()))
         self._note_refs(name)
         self._tell(name, report, former)
-        for text in joined:
+        for text in considered.joined:
             desk.note("join", None, f"joined {text}")
         for project in report.strangers:
-            if project in desk.board.projects() and project not in self.renaming:
-                self._step_aside(project)
+            identity = self._lookout.identities.get(project, Identity())
+            self._move(
+                project,
+                lambda project=project, identity=identity: rename_project(desk.parts, project, identity),  # type: ignore[misc]
+                f"a peer has other code under the name {project}",
+            )
+        for ours, theirs in considered.twins:
+            self._move(
+                ours,
+                lambda ours=ours, theirs=theirs: move_project(desk.parts, ours, theirs),  # type: ignore[misc]
+                f"a peer has the same code as {ours} under another name",
+            )
 
     def _tell(self, name: str, report: RoundReport, former: RoundReport | None) -> None:
         desk = self._desk
@@ -171,23 +186,23 @@ class Rounds:
                     state.asked = self._desk.clock.monotonic()
                 self.offer(project)
 
-    def _step_aside(self, project: ProjectId) -> None:
+    def _move(self, project: ProjectId, job: Callable[[], ProjectId], reason: str) -> None:
         """Gives a project of ours another id, in its own lane: passes that were begun end first.
 
         Until its folders were surveyed under the new id, nothing is done for them.
         """
         desk, part = self._desk, f"rename {project}"
-        identity = self._lookout.identities.get(project, Identity())
+        if project not in desk.board.projects() or project in self.renaming:
+            return
         self.renaming.add(project)
 
-        def renamed(name: ProjectId) -> None:
+        def moved(name: ProjectId) -> None:
             self.renaming.discard(project)
             desk.restore(part)
             for state in desk.board.of_project(project):
                 del desk.board.replicas[state.replica.folder]
             self._lookout.distrust()
-            text = f"a peer has other code under the name {project}; ours is now {name}"
-            desk.note("rename", name, text)
+            desk.note("rename", name, f"{reason}; ours is now {name}")
             for peer in desk.board.peers.values():
                 peer.due_at = desk.clock.monotonic()
 
@@ -195,6 +210,4 @@ class Rounds:
             self.renaming.discard(project)
             desk.degrade(part, error)
 
-        desk.submit(
-            desk.lane_of(project), lambda: rename_project(desk.parts, project, identity), renamed, failed
-        )
+        desk.submit(desk.lane_of(project), job, moved, failed)

@@ -634,7 +634,7 @@ def test_a_pass_that_raises_is_reported_and_tried_again_ever_more_rarely(
 
 
 @pytest.mark.parametrize(
-    "job", ["lookout.survey", "passes.converge", "rounds.exchange", "rounds.join_offered"]
+    "job", ["lookout.survey", "passes.converge", "rounds.exchange", "rounds.consider_offers"]
 )
 def test_a_defect_in_a_job_belongs_to_that_job_alone(
     world: World, ann: FakeMachine, monkeypatch: pytest.MonkeyPatch, job: str
@@ -645,7 +645,7 @@ def test_a_defect_in_a_job_belongs_to_that_job_alone(
         ann.start()
         world.advance(200)
         attention = ann.engine.board.attention()
-        assert job == "rounds.join_offered" or attention
+        assert job == "rounds.consider_offers" or attention
         assert all("ZeroDivisionError" in one.text for one in attention)
     world.advance(1000)
     assert state(ann) == "synced"
@@ -1062,3 +1062,27 @@ def test_what_was_written_is_counted_in_words() -> None:
         "wrote 2 sessions, wrote 1 other file, removed 1"
     )
     assert _counted(["memory/a.md", f"{S}/subagents/a.jsonl"], []) == "wrote 2 other files"
+
+
+def test_code_that_two_machines_named_differently_comes_together_under_one_name(world: World) -> None:
+    # Each has two repositories called app, and met them in another order.
+    machines = [world.machine(name) for name in ("ann", "bob")]
+    for machine, order in zip(machines, (("one", "two"), ("two", "one")), strict=True):
+        for place, owner in zip(("a", "b"), order, strict=True):
+            root = f"{machine.home}/src/{place}/app"
+            machine.checkout(root, f"example.org/{owner}/app")
+            machine.say(sid(int(place, 16) + (0 if machine is machines[0] else 4)), owner, root=root)
+        machine.start()
+    world.advance(10 * INTERVAL)
+    ann, bob = machines
+    assert ann.engine.board.projects() == bob.engine.board.projects()
+    assert len(ann.engine.board.projects()) == 2
+    for machine in machines:
+        for project in machine.engine.board.projects():
+            assert state(machine, project) == "synced"
+    shared = {project: ann.tree(project).sessions.keys() for project in ann.engine.board.projects()}
+    assert sorted(len(sessions) for sessions in shared.values()) == [2, 2]
+    assert [ann.tip(project) for project in shared] == [bob.tip(project) for project in shared]
+    for peer in ann.engine.board.peers.values():
+        assert peer.report is not None
+        assert set(peer.report.offered) - set(shared) == peer.report.absorbed

@@ -12,7 +12,7 @@ from convergenced.merge.layout import write_project
 from convergenced.model import Commit, LocalPath, ProjectId
 from convergenced.store.branch import tracking_ref
 from convergenced.sync.exchange import exchange
-from convergenced.sync.joining import join_offered
+from convergenced.sync.joining import consider_offers
 from convergenced.sync.tips import MAX_TRIES, advance, ref_of
 from tests.unit.sync.world import APP, HUB, FakeMachine, World, branch, sid
 
@@ -41,7 +41,7 @@ def joined(machine: FakeMachine, *, roots: tuple[str, ...] = ("src",)) -> list[s
     below = [LocalPath(f"{machine.home}/{root}") for root in roots]
     offered = machine.exchange("nothing").offered
     machine.peer.calls.clear()
-    return join_offered(machine.parts, machine.checkouts, below, machine.peer, HUB, offered)
+    return consider_offers(machine.parts, machine.checkouts, below, machine.peer, HUB, {}, offered).joined
 
 
 def test_what_is_checked_out_here_is_joined(bob: FakeMachine) -> None:
