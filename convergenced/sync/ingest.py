@@ -233,16 +233,18 @@ class _Ingest:
         note = self._notes.get(path)
         if note is not None and note.snapshot == snapshot:
             return note.oid if note.oid != EMPTY_TREE else None
-        taken = take_transcript(
-            self._store,
-            self._parts.files,
-            self._rewriter,
-            self._replica.path(self._parts.machine, path),
-            snapshot,
-            note=note,
-            own=mine,
-            others=theirs,
-        )
+        taken = None
+        if snapshot.size > 0:
+            taken = take_transcript(
+                self._store,
+                self._parts.files,
+                self._rewriter,
+                self._replica.path(self._parts.machine, path),
+                snapshot,
+                note=note,
+                own=mine,
+                others=theirs,
+            )
         if taken is None:
             # No record yet: nothing to commit, and nothing lost where what arrives is written over it.
             self._fresh[path] = FileNote(snapshot, 0, b"", EMPTY_TREE)

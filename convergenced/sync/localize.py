@@ -129,7 +129,8 @@ class _Localize:
         head = ref_of(self._store, ref)
         tree, _ = read_project(self._store, self._store.read_commit(tip).tree)
         scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine)) or Scan()
-        if head == tip and not scan.lost_memory(tree.memory):
+        is_damaged = scan.lost_memory(tree.memory) or scan.has_hollow(tree.sessions.keys())
+        if head == tip and not is_damaged:
             report.settled = True
             return report
         head_tree = ProjectTree()

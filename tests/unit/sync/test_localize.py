@@ -810,3 +810,16 @@ def test_a_fork_names_itself_in_its_records(ann: FakeMachine, bob: FakeMachine) 
     assert oid is not None
     assert rename_session(bob.store, oid, S, S) == oid
     assert replica_ref(bob.app).startswith("refs/convergence/local/app/")
+
+
+def test_a_transcript_that_was_emptied_by_accident_is_filled_again(ann: FakeMachine) -> None:
+    ann.say(S, "hello")
+    ann.converge()
+    path = f"{ann.context()}/{S}.jsonl"
+    whole = ann.files.content(path)
+    tip = ann.tip()
+    ann.files.write(path, b"")
+    ann.converge()
+    assert ann.files.content(path) == whole
+    assert ann.tip() == tip
+    assert ann.converge().ingest.commit is None
