@@ -129,7 +129,7 @@ class _Localize:
         head = ref_of(self._store, ref)
         tree, _ = read_project(self._store, self._store.read_commit(tip).tree)
         scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine)) or Scan()
-        is_damaged = scan.lost_memory(tree.memory) or scan.has_hollow(tree.sessions.keys())
+        is_damaged = scan.lost_memory(tree.memory) or not scan.hollow.isdisjoint(tree.sessions)
         if head == tip and not is_damaged:
             report.settled = True
             return report
@@ -174,7 +174,7 @@ class _Localize:
         here = scan.transcripts
         groups = []
         for sid, session in tree.sessions.items():
-            if session == head.sessions.get(sid):
+            if session == head.sessions.get(sid) and sid not in scan.hollow:
                 continue
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
             had = _has_transcript(head.sessions.get(sid))

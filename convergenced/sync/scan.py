@@ -78,9 +78,10 @@ class Scan:
             return False
         return not self.has_memory_folder or (len(known) > 1 and not self.memory)
 
-    def has_hollow(self, known: Collection[SessionId]) -> bool:
-        """Whether a transcript of a `known` session is empty: no client does that, an accident does."""
-        return any(snapshot.size == 0 and sid in known for sid, snapshot in self.transcripts.items())
+    @property
+    def hollow(self) -> frozenset[SessionId]:
+        """The transcripts that are empty; one that had records was emptied by accident, not by the client."""
+        return frozenset(sid for sid, snapshot in self.transcripts.items() if snapshot.size == 0)
 
     @property
     def size(self) -> int:
