@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 from convergenced.canon.anchors import SLASHES, Layer, Name, json_spellings, sentinel, text_spelling
 
@@ -154,13 +155,24 @@ def ends_open(unit: bytes) -> bool:
     return _ALNUM_UNIT.fullmatch(unit) is None
 
 
-class Exact:
-    """The whole composition for one participant."""
+class RewritingLayer(Protocol):
+    """One anchor's way to its sentinel and back."""
 
-    def __init__(self, all_layers: tuple[Layer, ...]) -> None:
-        names = tuple(layer.name for layer in all_layers)
+    def canonicalize(self, data: bytes) -> bytes:
+        """The anchor replaced by its sentinel."""
+        ...
+
+    def localize(self, data: bytes) -> bytes:
+        """The sentinel replaced by the anchor."""
+        ...
+
+
+class Composition:
+    """Literal sentinels first, then one layer after the other; the way back in the opposite order."""
+
+    def __init__(self, names: Sequence[Name], layers: Sequence[RewritingLayer]) -> None:
         self._literals = Literals(names)
-        self._layers = [ExactLayer(layer, names) for layer in all_layers]
+        self._layers = layers
 
     def canonicalize(self, data: bytes) -> bytes:
         """The canonical form of bytes that hold no signed thinking."""
@@ -174,3 +186,11 @@ class Exact:
         for layer in reversed(self._layers):
             data = layer.localize(data)
         return self._literals.lower(data)
+
+
+class Exact(Composition):
+    """The whole composition for one participant."""
+
+    def __init__(self, all_layers: tuple[Layer, ...]) -> None:
+        names = tuple(layer.name for layer in all_layers)
+        super().__init__(names, [ExactLayer(layer, names) for layer in all_layers])

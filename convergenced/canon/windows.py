@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from convergenced.canon.anchors import Layer, json_spellings, text_spelling
-from convergenced.canon.exact import CLOSING, ENDS, ESCAPE, Literals, ends_open
+from convergenced.canon.exact import CLOSING, ENDS, ESCAPE, Composition, ends_open
 from convergenced.model import Content
 
 _TEXT_ENDS = rb"(?![A-Za-z0-9_-]|\.[A-Za-z0-9])"
@@ -22,28 +22,13 @@ _NAME = rb"[^\\/\x00- :*?\"'<>|{}`]+"
 _SEPARATORS = (b"\n", b" ", b"\t", b"\r", b'"')
 
 
-class Windows:
+class Windows(Composition):
     """The whole composition for one Windows participant and one kind of content."""
 
     def __init__(self, all_layers: tuple[Layer, ...], content: Content) -> None:
-        self._literals = Literals([layer.name for layer in all_layers])
-        self._layers = [_WindowsLayer(layer, content) for layer in all_layers]
-        self._separators = [
-            mark for mark in _SEPARATORS if not any(mark in layer.local for layer in self._layers)
-        ]
-
-    def canonicalize(self, data: bytes) -> bytes:
-        """The canonical form of bytes that hold no signed thinking."""
-        data = self._literals.lift(data)
-        for layer in self._layers:
-            data = layer.canonicalize(data)
-        return data
-
-    def localize(self, data: bytes) -> bytes:
-        """The local form of bytes that hold no signed thinking."""
-        for layer in reversed(self._layers):
-            data = layer.localize(data)
-        return self._literals.lower(data)
+        layers = [_WindowsLayer(layer, content) for layer in all_layers]
+        super().__init__([layer.name for layer in all_layers], layers)
+        self._separators = [mark for mark in _SEPARATORS if not any(mark in layer.local for layer in layers)]
 
     def cut(self, data: bytes) -> int:
         """A place near the end where plain text can be divided without changing the result; 0 for none."""
