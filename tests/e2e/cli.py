@@ -52,6 +52,8 @@ def environment(home: Path) -> dict[str, str]:
         "PATH": os.environ.get("PATH", os.defpath),
         "TZ": "UTC",
         "LANG": "C.UTF-8",
+        # So that a coverage run counts what the commands do.
+        **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
     }
 
 

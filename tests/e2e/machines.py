@@ -121,6 +121,8 @@ class Machine:
             "CONVERGENCE_HOME": str(self.conv),
             "LANG": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1",
+            # So that a coverage run counts what the daemons do.
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             **self.extra,
         }
 
