@@ -36,9 +36,14 @@ def exit_code(status: Status) -> int:
     """0 when all is well, 5 when a person has to settle something, 6 when the daemon is not whole."""
     if _daemon_state(status) in {"degraded", "halted"} and status["daemon"].get("pid") is not None:
         return DegradedError.exit_code
-    if status["attention"] or any(one["state"] in _UNSETTLED for one in status["projects"]):
+    if _needing(status) or any(one["state"] in _UNSETTLED for one in status["projects"]):
         return AttentionError.exit_code
     return 0
+
+
+def _needing(status: Status) -> list[Attention]:
+    """What waits for a person. A peer that cannot be reached is told, but may come back by itself."""
+    return [one for one in status["attention"] if one["kind"] != "unreachable"]
 
 
 def verdict(status: Status, now: float) -> str:
@@ -139,7 +144,7 @@ def _about_daemon(status: Status, now: float) -> list[str]:
 
 def _about_projects(status: Status) -> list[str]:
     clauses = []
-    settle = len(status["attention"]) or sum(one["state"] in _UNSETTLED for one in status["projects"])
+    settle = len(_needing(status)) or sum(one["state"] in _UNSETTLED for one in status["projects"])
     if settle:
         clauses.append("1 thing needs you" if settle == 1 else f"{settle} things need you")
     for project in status["projects"]:

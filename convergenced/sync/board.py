@@ -71,6 +71,8 @@ class PeerStatus:
     failing_since: float | None = None
     error: str | None = None
     hint: str = ""
+    may_come_back: bool = False
+    """Whether the last failure may pass without a person: the peer could not be reached."""
     report: RoundReport | None = None
 
     @property
@@ -230,11 +232,9 @@ class Board:
                 found.extend(_replica_attention(state))
         for name, peer in self.peers.items():
             if peer.error is not None:
-                found.append(
-                    Attention(
-                        "peer", None, f"{name}: {peer.error}", peer.hint or "it is tried again by itself"
-                    )
-                )
+                kind = "unreachable" if peer.may_come_back else "peer"
+                hint = peer.hint or "it is tried again by itself"
+                found.append(Attention(kind, None, f"{name}: {peer.error}", hint))
             if peer.report is not None:
                 for project, reason in peer.report.rejected.items():
                     text = f"{name} did not take it: {reason}"

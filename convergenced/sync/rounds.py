@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from convergenced.errors import ConvergenceError
+from convergenced.errors import ConvergenceError, PeerUnreachableError
 from convergenced.model import ProjectId
 from convergenced.ports import Peer
 from convergenced.store.branch import tracking_ref
@@ -114,6 +114,7 @@ class Rounds:
         if peer.error != text:
             desk.note("peer", None, f"{name}: {text}")
         peer.error, peer.hint = text, hint
+        peer.may_come_back = isinstance(error, PeerUnreachableError)
         peer.failing_since = peer.failing_since or desk.clock.now()
         chance = desk.surroundings.chance()
         peer.due_at = desk.clock.monotonic() + peer_delay(peer.failures, desk.pace, chance)

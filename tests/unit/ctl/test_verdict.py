@@ -160,6 +160,15 @@ def test_what_needs_a_person_exits_5() -> None:
         assert verdict(status, NOW) == "1 thing needs you"
 
 
+def test_a_peer_that_cannot_be_reached_is_told_but_needs_nobody() -> None:
+    status = synced()
+    away = "hub: cannot be reached"
+    status["attention"] = [{"kind": "unreachable", "project": None, "text": away, "fix": "nothing"}]
+    assert exit_code(status) == 0
+    assert "needs you" not in verdict(status, NOW)
+    assert away in "\n".join(lines(status, plain(100), NOW))
+
+
 def test_without_a_daemon_the_store_alone_is_no_failure() -> None:
     status = synced()
     status["daemon"] = {"pid": None, "version": None, "uptime_s": 0, "state": "halted", "reasons": []}

@@ -104,6 +104,8 @@ def test_a_failing_peer_is_never_synced_and_says_why(board: Board, peer: PeerSta
     assert texts(board) == ["hub fails: cannot be reached"]
     assert board.state_of(APP, NEAR) == "pending"
     assert board.attention() == [Attention("peer", None, "hub: cannot be reached", "plug it in")]
+    peer.may_come_back = True
+    assert board.attention()[0].kind == "unreachable"
     peer.hint = ""
     assert board.attention()[0].fix == "it is tried again by itself"
     assert PeerStatus(peer.settings, report=RoundReport()).state == "ok"
