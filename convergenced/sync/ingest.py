@@ -69,7 +69,6 @@ class IngestReport:
 class _Changes:
     sessions: set[SessionId] = field(default_factory=set)
     records: int = 0
-    files: int = 0
     memory: int = 0
 
     def message(self) -> str:
