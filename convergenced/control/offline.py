@@ -15,11 +15,10 @@ from convergenced.errors import ConfigError, ConvergenceError
 from convergenced.machine.files import RealFiles
 from convergenced.machine.locations import ClaudeLocations, Locations, read_machine_id
 from convergenced.machine.settings import Settings, load_settings
-from convergenced.merge.layout import read_project
 from convergenced.merge.roster import Participant, parse_roster
 from convergenced.model import LocalPath, Oid, ProjectId
 from convergenced.ports import Store
-from convergenced.store.branch import PROJECTS
+from convergenced.store.branch import PROJECTS, project_at
 from convergenced.store.repo import open_store
 from convergenced.sync.scan import scan_folder
 from convergenced.urls import redact_url
@@ -76,7 +75,7 @@ def _peers(settings: Settings) -> Iterator[Peer]:
 
 
 def _project(store: Store, project: ProjectId, tip: Oid, machine: str, projects_dir: LocalPath) -> Project:
-    tree, _ = read_project(store, store.read_commit(tip).tree)
+    tree, _ = project_at(store, tip)
     mine: Participant | None = None
     if tree.roster is not None:
         entries = parse_roster(store.read_blob(tree.roster)).participants.values()

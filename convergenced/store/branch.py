@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from convergenced.errors import RefusedInputError
-from convergenced.merge.layout import read_project, write_project
+from convergenced.merge.layout import ProjectTree, read_project, write_project
 from convergenced.merge.tree import Fork, merge_projects
 from convergenced.model import Author, CanonicalPath, Commit, Oid, ProjectId, Refusal
 from convergenced.ports import Store
@@ -57,6 +57,16 @@ def local_ref(project: ProjectId, replica: str) -> str:
     return f"{LOCAL}{_component(project)}/{_component(replica)}"
 
 
+def project_at(store: Store, commit: Oid | None) -> tuple[ProjectTree, list[Refusal]]:
+    """The project as a commit has it, and a word on what had to be left out; empty for no commit.
+
+    Raises `NewerSchemaError` and `MissingObjectError`, as `read_project` does.
+    """
+    if commit is None:
+        return ProjectTree(), []
+    return read_project(store, store.read_commit(commit).tree)
+
+
 @dataclass(frozen=True, slots=True)
 class MergeOutcome:
     """What merging two tips gave.
@@ -99,7 +109,7 @@ def merge_commit(store: Store, one: Oid, other: Oid) -> MergeOutcome:
     tips = store.read_commit(first), store.read_commit(second)
     ours, ours_refused = read_project(store, tips[0].tree)
     theirs, theirs_refused = read_project(store, tips[1].tree)
-    ancestor = None if base is None else read_project(store, store.read_commit(base).tree)[0]
+    ancestor = None if base is None else project_at(store, base)[0]
     merged = merge_projects(store, ours, theirs, ancestor)
     tree = write_project(store, merged.tree)
     time = max(tip.time for tip in tips)

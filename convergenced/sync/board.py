@@ -65,7 +65,6 @@ class PeerStatus:
     busy: bool = False
     failures: int = 0
     started_at: float = -1.0
-    finished_at: float = -1.0
     last_fetch: float | None = None
     last_push: float | None = None
     failing_since: float | None = None
@@ -123,7 +122,6 @@ class Board:
     refusals: list[Refusal] = field(default_factory=list)
     """Found when looking at the projects folder as a whole, or when the store was opened."""
     halted: str | None = None
-    survey_failed: str | None = None
     degraded: dict[str, Attention] = field(default_factory=dict)
     """Parts of the daemon that do not work, by name of the part."""
     surveyed_at: float = -1.0

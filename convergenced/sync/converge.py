@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convergenced.merge.conflict import has_conflict
-from convergenced.merge.layout import read_project
 from convergenced.model import Oid, Refusal
+from convergenced.store.branch import project_at
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
 from convergenced.sync.replica import Parts, Replica
@@ -44,6 +44,6 @@ def converge(parts: Parts, replica: Replica, *, whole_machine: bool) -> Pass:
     tip = tip_of(parts.store, replica.project)
     if tip is None:
         return Pass(ingested, localized, tip)
-    tree, refusals = read_project(parts.store, parts.store.read_commit(tip).tree)
+    tree, refusals = project_at(parts.store, tip)
     marked = (name for name, oid in tree.memory.items() if has_conflict(parts.store.read_blob(oid)))
     return Pass(ingested, localized, tip, tuple(f"{MEMORY}/{name}" for name in marked), tuple(refusals))

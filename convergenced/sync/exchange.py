@@ -18,10 +18,16 @@ from convergenced.errors import (
     RefusedInputError,
     StoreError,
 )
-from convergenced.merge.layout import read_project
 from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.ports import Peer, Store
-from convergenced.store.branch import PROJECTS, MergeOutcome, project_ref, tracking_ref, valid_project_id
+from convergenced.store.branch import (
+    PROJECTS,
+    MergeOutcome,
+    project_at,
+    project_ref,
+    tracking_ref,
+    valid_project_id,
+)
 from convergenced.store.peers import is_behind
 from convergenced.sync.identity import Identity, identity_of_project, may_be_named, stem_of
 from convergenced.sync.tips import advance, ref_of, tip_of
@@ -79,10 +85,7 @@ def look_at(store: Store, peer: Peer, name: str, project: ProjectId) -> Identity
     """
     ref = tracking_ref(name, project)
     peer.fetch({project_ref(project): ref})
-    commit = ref_of(store, ref)
-    if commit is None:
-        return Identity()
-    tree, _ = read_project(store, store.read_commit(commit).tree)
+    tree, _ = project_at(store, ref_of(store, ref))
     return identity_of_project(store, tree)
 
 
@@ -186,7 +189,7 @@ class _Round:
 
     def _is_ours(self, project: ProjectId, tracked: Oid, tip: Oid | None) -> bool:
         # Read in any case: a newer format must not be followed either where it only goes on from our tip.
-        tree, _ = read_project(self._store, self._store.read_commit(tracked).tree)
+        tree, _ = project_at(self._store, tracked)
         if project in self._trusted:
             return True
         if tip is not None and self._store.merge_base(tip, tracked) is not None:

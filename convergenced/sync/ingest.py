@@ -21,7 +21,6 @@ from convergenced.merge.layout import (
     ProjectTree,
     SessionTree,
     read_folder,
-    read_project,
     write_folder,
     write_project,
 )
@@ -37,7 +36,7 @@ from convergenced.merge.roster import (
 )
 from convergenced.merge.session import write_flat
 from convergenced.model import EMPTY_TREE, Commit, Content, Oid, Refusal, SessionId, Snapshot
-from convergenced.store.branch import MergeOutcome
+from convergenced.store.branch import MergeOutcome, project_at
 from convergenced.sync.identity import FOLDERS, folders_of
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MAX_FILE_BYTES, MEMORY, Scan, content_of, scan_folder
@@ -90,7 +89,7 @@ def policy_of(parts: Parts, replica: Replica) -> Policy:
     tip = tip_of(parts.store, replica.project)
     if tip is None:
         return Policy()
-    tree, _ = read_project(parts.store, parts.store.read_commit(tip).tree)
+    tree, _ = project_at(parts.store, tip)
     return layout.policy_of(parts.store, tree)
 
 
@@ -119,8 +118,8 @@ class _Ingest:
         if head is None:
             # Notes name objects of the store: where it was lost or begun anew they mean nothing.
             self._notes = {}
-        base, _ = self._tree(head)
-        tip_tree, left_out = self._tree(tip)
+        base, _ = project_at(self._store, head)
+        tip_tree, left_out = project_at(self._store, tip)
         scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
         if scan is None and not replica.primary:
             report.gone = True
@@ -143,11 +142,6 @@ class _Ingest:
             self._commit(self._with_papers(tree, tip_tree, tip), head, head)
         self._remember(scan)
         return report
-
-    def _tree(self, commit: Oid | None) -> tuple[ProjectTree, list[Refusal]]:
-        if commit is None:
-            return ProjectTree(), []
-        return read_project(self._store, self._store.read_commit(commit).tree)
 
     def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> None:
         oid = write_project(self._store, tree)

@@ -18,11 +18,12 @@ from convergenced.canon.transcript import last_time
 from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
 from convergenced.machine.claude import runs_in
 from convergenced.machine.state import FileNote
-from convergenced.merge.layout import ProjectTree, SessionTree, read_folder, read_project
+from convergenced.merge.layout import ProjectTree, SessionTree, read_folder
 from convergenced.merge.roster import Policy
-from convergenced.merge.segments import read_transcript
+from convergenced.merge.segments import list_segments, read_transcript
 from convergenced.merge.tree import absorb
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
+from convergenced.store.branch import project_at
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, scan_folder
 from convergenced.sync.tips import ref_of, tip_of
@@ -127,15 +128,13 @@ class _Localize:
             return report
         ref = replica_ref(self._replica)
         head = ref_of(self._store, ref)
-        tree, _ = read_project(self._store, self._store.read_commit(tip).tree)
+        tree, _ = project_at(self._store, tip)
         scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine)) or Scan()
         is_damaged = scan.lost_memory(tree.memory) or not scan.hollow.isdisjoint(tree.sessions)
         if head == tip and not is_damaged:
             report.settled = True
             return report
-        head_tree = ProjectTree()
-        if head is not None:
-            head_tree, _ = read_project(self._store, self._store.read_commit(head).tree)
+        head_tree, _ = project_at(self._store, head)
         groups = self._plan(tree, head_tree, scan)
         if groups:
             holder = holder_of(self._parts, self._replica, self._whole_machine)
@@ -301,11 +300,12 @@ class _Localize:
         self._report.removed.append(relative)
 
     def _last_record_time(self, transcript: Oid) -> float | None:
-        newest: float | None = None
-        for chunk in read_transcript(self._store, transcript):
-            found = last_time(chunk)
-            newest = found if found is not None else newest
-        return newest
+        """From the end: the last segment nearly always tells, so the others are not read for it."""
+        for segment in reversed(list(list_segments(self._store, transcript))):
+            found = last_time(self._store.read_blob(segment))
+            if found is not None:
+                return found
+        return None
 
     def _mtime_ns(self, when: float | None) -> int:
         """The last record's time, but never so old that the client's cleanup takes the file away.

@@ -134,7 +134,7 @@ class Rounds:
         peer.busy, peer.failures, peer.error, peer.failing_since = False, 0, None, None
         former, peer.report = peer.report, report
         now = desk.clock.monotonic()
-        peer.started_at, peer.finished_at = started, now
+        peer.started_at = started
         peer.last_fetch = desk.clock.now()
         if report.pushed:
             peer.last_push = peer.last_fetch

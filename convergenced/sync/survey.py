@@ -17,10 +17,10 @@ from convergenced.canon.folder import encode_folder_name
 from convergenced.canon.transcript import find_project_root, scan_cwds
 from convergenced.errors import ConvergenceError, NewerSchemaError
 from convergenced.machine.state import ReplicaNote
-from convergenced.merge.layout import ProjectTree, read_project
+from convergenced.merge.layout import ProjectTree
 from convergenced.model import Checkout, Kind, LocalPath, ProjectId, Refusal
 from convergenced.ports import Checkouts
-from convergenced.store.branch import PROJECTS
+from convergenced.store.branch import PROJECTS, project_at
 from convergenced.sync.identity import (
     Identity,
     distinct_name,
@@ -110,7 +110,7 @@ class _Surveyor:
         if head is None:
             return bool(self._parts.state.files(note.folder))
         try:
-            tree, _ = read_project(store, store.read_commit(head).tree)
+            tree, _ = project_at(store, head)
         except NewerSchemaError:
             return True
         return bool(tree.sessions or tree.memory)
@@ -200,7 +200,7 @@ class _Surveyor:
             tip = tip_of(store, project)
             assert tip is not None, project
             try:
-                tree, _ = read_project(store, store.read_commit(tip).tree)
+                tree, _ = project_at(store, tip)
             except NewerSchemaError:
                 tree = ProjectTree()
             mine = (card for card in machine_cards(store, tree) if card.machine_id == self._parts.machine.id)

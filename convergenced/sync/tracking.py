@@ -9,11 +9,18 @@ from posixpath import join
 from convergenced.canon.folder import encode_folder_name
 from convergenced.errors import PeerError, UsageError
 from convergenced.machine.state import ReplicaNote
-from convergenced.merge.layout import ProjectTree, policy_of, read_project, write_project
+from convergenced.merge.layout import ProjectTree, policy_of, write_project
 from convergenced.merge.roster import Policy, format_policy
-from convergenced.model import Commit, LocalPath, ProjectId
+from convergenced.model import LocalPath, ProjectId
 from convergenced.ports import Checkouts, Peer
-from convergenced.store.branch import PROJECTS, project_ref, tracking_ref, valid_project_id
+from convergenced.store.branch import (
+    PROJECTS,
+    commit_tree,
+    project_at,
+    project_ref,
+    tracking_ref,
+    valid_project_id,
+)
 from convergenced.sync.identity import identity_of_checkout, identity_of_project, may_be_named, name_for
 from convergenced.sync.replica import Parts, Replica, replica_ref
 from convergenced.sync.survey import choose_project
@@ -56,7 +63,7 @@ def begin_project(
         )
     tip = tip_of(parts.store, project)
     if tip is not None:
-        tree, _ = read_project(parts.store, parts.store.read_commit(tip).tree)
+        tree, _ = project_at(parts.store, tip)
         if policy_of(parts.store, tree).rewrite_home != rewrite_home and not rewrite_home:
             raise UsageError(
                 f"project {project} already rewrites the home folder", "its policy was fixed when it began"
@@ -138,8 +145,8 @@ def _write_policy(parts: Parts, replica: Replica, policy: Policy) -> None:
     tree = write_project(
         parts.store, replace(ProjectTree(), policy=parts.store.write_blob(format_policy(policy)))
     )
-    commit = parts.store.write_commit(Commit(tree, (), parts.machine.author, int(parts.clock.now()), SUBJECT))
-    parts.store.swap(replica_ref(replica), None, commit)
+    now = int(parts.clock.now())
+    commit = commit_tree(parts.store, replica_ref(replica), tree, (), parts.machine.author, now, SUBJECT)
     advance(parts.store, replica.project, commit)
 
 
@@ -165,7 +172,7 @@ def _check_same_code(parts: Parts, checkouts: Checkouts, project: ProjectId, roo
     tip = tip_of(parts.store, project)
     if tip is None:
         return
-    tree, _ = read_project(parts.store, parts.store.read_commit(tip).tree)
+    tree, _ = project_at(parts.store, tip)
     theirs = identity_of_project(parts.store, tree)
     if identity_of_checkout(checkouts.inspect(root), root, parts.machine.home).is_stranger(theirs):
         raise UsageError(f"the id {project} is taken by another project", "choose another: --id ID")

@@ -33,7 +33,7 @@ def state() -> ReplicaState:
 @pytest.fixture
 def peer() -> PeerStatus:
     """A peer that was asked and has everything."""
-    return PeerStatus(PeerSettings("hub", "/hub"), report=RoundReport(), started_at=11.0, finished_at=12.0)
+    return PeerStatus(PeerSettings("hub", "/hub"), report=RoundReport(), started_at=11.0)
 
 
 @pytest.fixture
