@@ -19,6 +19,7 @@ from convergenced.canon.folder import encode_folder_name
 PATIENCE = 60.0
 """Seconds that anything may take before a test gives up waiting."""
 PAUSE = 0.05
+DAEMON = (sys.executable, "-W", "error", "-m", "convergenced")
 
 CONFIG = """\
 [machine]
@@ -138,8 +139,7 @@ class Machine:
     def start(self) -> None:
         """Starts the daemon and waits until it is ready."""
         log = (self.top / "daemon.log").open("ab")
-        words = [sys.executable, "-W", "error", "-m", "convergenced"]
-        self.process = subprocess.Popen(words, env=self.environ, stderr=log, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(DAEMON, env=self.environ, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         await_true(self.is_ready, f"daemon of {self.name} to be ready: {self.log()}")
 
@@ -169,7 +169,13 @@ class Machine:
 
     def ctl(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Runs convergencectl on this machine."""
-        words = [sys.executable, "-m", "convergencectl", *arguments]
+        return self._run([sys.executable, "-m", "convergencectl", *arguments], timeout)
+
+    def run_daemon(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs convergenced until it ends by itself."""
+        return self._run([*DAEMON, *arguments], PATIENCE)
+
+    def _run(self, words: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             words,
             env=self.environ,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.machines import PATIENCE, Machine, await_true, git, make_hub, record, stop_all
+from tests.e2e.machines import Machine, await_true, git, make_hub, record, stop_all
 
 
 @pytest.fixture
@@ -243,14 +242,7 @@ def test_a_newer_schema_on_a_peer_is_left_alone_with_a_clear_word(machine: Machi
 def test_a_bad_configuration_stops_the_start_with_its_line(machine: Machine) -> None:
     config = machine.conv / "config.toml"
     config.write_text(config.read_text() + "\n[ingest2]\nquit = 3\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "convergenced"],
-        env=machine.environ,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = machine.run_daemon()
     assert done.returncode == 2
     assert "line" in done.stderr
     assert "ingest2" in done.stderr
@@ -262,14 +254,7 @@ def test_a_second_daemon_for_the_store_exits_and_names_the_first(machine: Machin
     machine.append(sid, record(sid, machine.project, 0))
     machine.start()
     assert machine.process is not None
-    done = subprocess.run(
-        [sys.executable, "-m", "convergenced"],
-        env=machine.environ,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = machine.run_daemon()
     assert done.returncode == 1
     assert f"pid {machine.process.pid}" in done.stderr
 
@@ -277,15 +262,10 @@ def test_a_second_daemon_for_the_store_exits_and_names_the_first(machine: Machin
 def test_one_full_pass_commits_and_pushes_and_exits(machine: Machine, tmp_path: Path) -> None:
     sid = session_id()
     machine.append(sid, record(sid, machine.project, 0))
-    words = [sys.executable, "-W", "error", "-m", "convergenced", "--once", "--log-format", "json"]
-    done = subprocess.run(
-        words, env=machine.environ, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    done = machine.run_daemon("--once", "--log-format", "json")
     assert done.returncode == 0, done.stderr
     assert git("-C", tmp_path / "hub.git", "rev-parse", "project/proj").strip() == machine.tip()
-    again = subprocess.run(
-        words, env=machine.environ, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    again = machine.run_daemon("--once", "--log-format", "json")
     assert again.returncode == 0, again.stderr
     assert '"text": "proj: committed' not in again.stderr
     assert '"text": "pushed' not in again.stderr
