@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from convergenced.sync.scan import content_of
 
 MAX_DEPTH = 6
 """Levels below a project's folder that are looked at."""
 MAX_FILES = 200_000
 """Files that are counted in all; a survey of more says so by being incomplete, never by hanging."""
-
-_TRANSCRIPT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.jsonl\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +32,32 @@ def survey(projects: str) -> list[Folder]:
             continue
         sessions = size = files = 0
         newest = 0.0
-        for file, depth in _files(entry.path, left):
+        for path, file in _files(entry.path, left):
+            left -= 1
+            if content_of(path) is None:
+                continue
             status = file.stat(follow_symlinks=False)
             files += 1
-            sessions += depth == 0 and _TRANSCRIPT.match(file.name) is not None
+            sessions += "/" not in path
             size += status.st_size
             newest = max(newest, status.st_mtime)
-        left -= files
         if files:
             found.append(Folder(entry.name, sessions, size, newest))
     return sorted(found, key=lambda one: -one.newest)
 
 
-def _files(folder: str, most: int) -> Iterator[tuple[os.DirEntry[str], int]]:
-    pending = [(folder, 0)]
+def _files(folder: str, most: int) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Regular files below `folder`, `most` at the most, with their `/`-separated way from there."""
+    pending = [""]
     while pending:
-        path, depth = pending.pop()
-        for entry in _entries(path):
+        below = pending.pop()
+        for entry in _entries(os.path.join(folder, below)):
             if entry.is_dir(follow_symlinks=False):
-                if depth < MAX_DEPTH:
-                    pending.append((entry.path, depth + 1))
+                if below.count("/") < MAX_DEPTH:
+                    pending.append(f"{below}{entry.name}/")
             elif entry.is_file(follow_symlinks=False) and most > 0:
                 most -= 1
-                yield entry, depth
+                yield below + entry.name, entry
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -7,13 +7,12 @@ refused and reported, and does not stop the rest.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from posixpath import join
 
 from convergenced.errors import RefusedInputError
-from convergenced.merge.names import collision_key, find_fault
+from convergenced.merge.names import collision_key, find_fault, is_session_id
 from convergenced.model import Content, Kind, LocalPath, Refusal, SessionId, Snapshot
 from convergenced.ports import Files
 
@@ -24,7 +23,6 @@ MAX_FILES = 200_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Hubs refuse blobs over 100 MB; only transcripts are cut into segments."""
 
-_SESSION = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _SESSION_FOLDERS = ("subagents", "tool-results")
 _TITLE = "custom-title.json"
 
@@ -32,7 +30,7 @@ _TITLE = "custom-title.json"
 def session_of(name: str) -> SessionId | None:
     """The session a name belongs to: `<sid>.jsonl` or `<sid>`; None for any other name."""
     stem = name.removesuffix(TRANSCRIPT_SUFFIX)
-    return SessionId(stem) if _SESSION.match(stem) else None
+    return SessionId(stem) if is_session_id(stem) else None
 
 
 def content_of(path: str) -> Content | None:
@@ -45,7 +43,7 @@ def content_of(path: str) -> Content | None:
         return Content.TEXT if len(parts) > 1 and path.endswith(".md") else None
     if len(parts) == 1:
         return Content.JSON if path.endswith(TRANSCRIPT_SUFFIX) and session_of(path) else None
-    if not _SESSION.match(parts[0]):
+    if not is_session_id(parts[0]):
         return None
     if parts[1:] == [_TITLE] or (len(parts) > 2 and parts[1] in _SESSION_FOLDERS):
         return Content.JSON if path.endswith((".json", ".jsonl")) else Content.TEXT

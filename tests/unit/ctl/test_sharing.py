@@ -31,6 +31,15 @@ def test_folders_are_counted_newest_first(tmp_path: Path) -> None:
     assert found == [("-new", 2, 55, 2000.0), ("-old", 1, 10, 1000.0)]
 
 
+def test_only_what_is_synced_is_shown_as_shared(tmp_path: Path) -> None:
+    session(tmp_path / "-p", 10, 1000)
+    for name in ("settings.local.json", "memory/picture.png", "not-a-session/subagents/a.jsonl"):
+        path = tmp_path / "-p" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"z" * 100)
+    assert [(one.sessions, one.bytes) for one in survey(str(tmp_path))] == [(1, 10)]
+
+
 def test_links_fifos_and_empty_folders_do_not_count(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     session(outside / "-p", 10, 1000)
