@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from convergenced import __version__
+from convergenced import __version__, steps
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers
 from convergenced.errors import ConvergenceError
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_log(arguments.log_format, os.environ)
     os.umask(0o077)
     try:
+        steps.arm(os.environ)
         return _run(arguments.once)
     except ConvergenceError as error:
         print(f"convergenced: {error.summary}", file=sys.stderr)

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from convergenced import steps
 from convergenced.errors import ConvergenceError, FileChangedError, RefusedInputError
 from convergenced.machine.durable import (
     TEMPORARY_PREFIX,
@@ -128,12 +129,15 @@ class RealFiles:
             temporary = temporary_name()
             try:
                 written = _write_new(target, temporary, chunks, mtime_ns)
+                steps.reached("replace.written")
                 with self._kept(target, expect, backup):
+                    steps.reached("replace.kept")
                     guard()
                     self._check_place(target)
                     target.check(expect)
                     with explained(f"cannot write {path}"):
                         _publish(target, temporary, new=expect is None)
+                    steps.reached("replace.published")
             finally:
                 with contextlib.suppress(FileNotFoundError):  # gone when it was renamed
                     os.unlink(temporary, dir_fd=place)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from convergenced import steps
 from convergenced.errors import (
     BranchesRefusedError,
     ConvergenceError,
@@ -109,11 +110,15 @@ class _Round:
     def run(self) -> RoundReport:
         for _ in range(MAX_TURNS):
             listing = self._peer.list()
+            steps.reached("exchange.listed")
             self._report.offered = _projects_in(listing)
             self._forget_vanished()
             self._fetch()
+            steps.reached("exchange.fetched")
             self._merge()
+            steps.reached("exchange.merged")
             behind = self._push(README_REF not in listing)
+            steps.reached("exchange.noted")
             if not behind:
                 break
         self._report.absorbed = {one for one in self._report.offered if self._is_absorbed(one)}
@@ -211,6 +216,7 @@ class _Round:
         if not refs:
             return False
         answers = self._peer.push(refs)
+        steps.reached("exchange.pushed")
         behind = False
         for ref, (project, tip) in offers.items():
             reason = answers.get(ref, "the peer did not say what became of it")

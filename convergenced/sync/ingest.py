@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import ConvergenceError, FileChangedError, RefusedInputError
 from convergenced.machine.state import FileNote
@@ -144,6 +145,7 @@ class _Ingest:
         return report
 
     def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> None:
+        steps.reached("ingest.read")
         oid = write_project(self._store, tree)
         report = self._report
         if start is not None and self._store.read_commit(start).tree == oid:
@@ -157,7 +159,9 @@ class _Ingest:
             commit = report.commit = self._store.write_commit(fresh)
             if start == head:
                 self._store.swap(replica_ref(self._replica), head, commit)
+            steps.reached("ingest.committed")
         report.merged = advance(self._store, self._replica.project, commit)
+        steps.reached("ingest.advanced")
 
     def _remember(self, scan: Scan) -> None:
         state, folder = self._parts.state, self._replica.folder
@@ -170,6 +174,7 @@ class _Ingest:
                 state.note_file(folder, path, note)
             for path in gone:
                 state.forget_file(folder, path)
+        steps.reached("ingest.noted")
 
     # -- sessions
 

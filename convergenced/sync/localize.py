@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from posixpath import join
 
+from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.canon.transcript import last_time
 from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
@@ -141,6 +142,7 @@ class _Localize:
             if holder is not None:
                 self._hold(holder, groups)
                 return report
+        steps.reached("localize.planned")
         complete = True
         for index, group in enumerate(groups):
             try:
@@ -159,6 +161,7 @@ class _Localize:
         if complete:
             report.settled = True
             self._store.swap(ref, head, tip)
+            steps.reached("localize.settled")
         return report
 
     def _hold(self, holder: ClaudeProcess, groups: list[_Group]) -> None:
@@ -285,10 +288,12 @@ class _Localize:
             backup=None if note is None else LocalPath(join(self._backup_dir, action.path)),
             guard=self._guard,
         )
+        steps.reached("localize.written")
         window = tail_window(parts.files, path, snapshot.size) if action.is_transcript else b""
         parts.state.note_file(
             replica.folder, action.path, FileNote(snapshot, snapshot.size, window, action.oid)
         )
+        steps.reached("localize.noted")
         self._report.written.append(action.path)
 
     def _remove(self, relative: str, note: FileNote) -> None:
@@ -296,6 +301,7 @@ class _Localize:
         path = replica.path(parts.machine, relative)
         backup = LocalPath(join(self._backup_dir, relative))
         parts.files.remove(path, expect=note.snapshot, backup=backup, guard=self._guard)
+        steps.reached("localize.removed")
         parts.state.forget_file(replica.folder, relative)
         self._report.removed.append(relative)
 

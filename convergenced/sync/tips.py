@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convergenced import steps
 from convergenced.errors import RefMovedError
 from convergenced.model import Oid, ProjectId
 from convergenced.ports import Store
@@ -32,9 +33,11 @@ def advance(store: Store, project: ProjectId, commit: Oid) -> MergeOutcome:
         outcome = MergeOutcome(commit) if tip is None else merge_commit(store, tip, commit)
         if outcome.commit == tip:
             return outcome
+        steps.reached("merge.written")
         try:
             store.swap(ref, tip, outcome.commit)
         except RefMovedError:
             continue
+        steps.reached("merge.advanced")
         return outcome
     raise RefMovedError(f"{ref} kept moving", "it is tried again by itself")

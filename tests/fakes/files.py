@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from convergenced import steps
 from convergenced.errors import FileChangedError, RefusedInputError
 from convergenced.model import Entry, Kind, LocalPath, Snapshot
 from convergenced.ports import Clock
@@ -103,8 +104,10 @@ class MemoryFiles:
             made.extend(self._make_folders(os.path.dirname(path)))
             self._check(path, expect)
             fresh = _File(bytearray(b"".join(chunks)), mtime_ns, self._tick())
+            steps.reached("replace.written")
             self._settle(path, expect, backup, guard, made)
         self._parent(path).names[os.path.basename(path)] = fresh
+        steps.reached("replace.published")
         self._tell(path)
         return fresh.snapshot()
 
@@ -264,6 +267,7 @@ class MemoryFiles:
                 free = f"{backup}.{number}"
             self._put(free, node)
             made.append(free)
+        steps.reached("replace.kept")
         guard()
         self.between(path)
         self._check(path, expect)
