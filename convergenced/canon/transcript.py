@@ -20,6 +20,11 @@ from convergenced.model import SessionId
 CONVERSATION = frozenset({"user", "assistant", "system"})
 """Types of chain records that are conversation; other records are bookkeeping."""
 
+FORKS = uuid.uuid5(uuid.NAMESPACE_OID, "convergence fork")
+"""The namespace of forks' ids."""
+
+NO_SESSION = SessionId(str(uuid.UUID(int=0)))
+
 ANCESTORS = 64
 """How many ancestors of a cwd are looked at for the project root."""
 
@@ -92,11 +97,12 @@ def with_session_id(record: bytes, old: SessionId, new: SessionId) -> bytes:
 def fork_id(session: SessionId, first_own_record: bytes) -> SessionId:
     """The id of the lineage that leaves `session` with this record (canonical bytes, without its LF).
 
-    It is the UUID of version 5 whose namespace is the session's id and whose name is the record's
-    SHA-256 in lower-case hex. So it depends on the branch point only, and whoever meets the same
-    divergence again finds the same fork.
+    It is the UUID of version 5 in `FORKS` whose name is the SHA-256, in lower-case hex, of the record
+    with no session's name in it. So it depends on the branch point only: whoever meets the same
+    divergence again finds the same fork, also where the lineage went by a fork's id already.
     """
-    return SessionId(str(uuid.uuid5(uuid.UUID(session), hashlib.sha256(first_own_record).hexdigest())))
+    nameless = with_session_id(first_own_record, session, NO_SESSION)
+    return SessionId(str(uuid.uuid5(FORKS, hashlib.sha256(nameless).hexdigest())))
 
 
 def last_time(records: bytes) -> float | None:

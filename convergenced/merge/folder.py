@@ -45,7 +45,7 @@ def _merge_records(objects: Objects, path: str, one: Oid, other: Oid) -> Files:
     sides = {oid: _read_records(objects, oid) for oid in sorted((one, other))}
     merged = merge_tails(*sides.values())
     if isinstance(merged, TwoLineages):
-        kept, forked = (_write_records(objects, records) for records in (merged.kept, merged.forked))
+        kept, forked = (_write_records(objects, one.records) for one in (merged.elder, merged.younger))
         return {path: kept, beside(path, forked): forked}
     known = next((oid for oid, records in sides.items() if records == merged.records), None)
     return {path: known or _write_records(objects, merged.records)}

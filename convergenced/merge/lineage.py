@@ -29,16 +29,29 @@ class OneLineage:
 
 
 @dataclass(frozen=True, slots=True)
-class TwoLineages:
-    """The records of the lineage that keeps the session's id, and of the one that needs its own.
+class Lineage:
+    """All records of one lineage, and the first one of the conversation that the other does not have.
 
-    `branch` is the first record of the conversation that only the fork has: it names the fork, so
-    that growing or merging again finds the same one.
+    That record tells which lineage is the elder and names a fork, and nothing after it does, so that
+    growing or merging again changes neither.
     """
 
-    kept: list[bytes]
-    forked: list[bytes]
-    branch: bytes
+    records: list[bytes]
+    own: bytes
+
+    @property
+    def began(self) -> tuple[bool, float]:
+        """When its own part began, Unix seconds, to be sorted by; without a time it counts as newest."""
+        timestamp = facts(self.own).timestamp
+        return timestamp is None, timestamp or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TwoLineages:
+    """Both lineages, each with what is common to them; ties of age are decided by bytes."""
+
+    elder: Lineage
+    younger: Lineage
 
 
 def merge_tails(one: Records, other: Records) -> OneLineage | TwoLineages:
@@ -63,23 +76,14 @@ def merge_tails(one: Records, other: Records) -> OneLineage | TwoLineages:
 
 
 def _part(left: Records, right: Records, pairs: Pairs, left_own: bytes, right_own: bytes) -> TwoLineages:
-    """Two lineages with their common beginning; the one whose own part began earlier keeps the id."""
+    """Two lineages with their common beginning."""
     end_left, end_right = (pairs[-1][0] + 1, pairs[-1][1] + 1) if pairs else (0, 0)
     shared = _weave(left[:end_left], right[:end_right], pairs)
-    tails = sorted(
-        ((left_own, list(left[end_left:])), (right_own, list(right[end_right:]))),
-        key=lambda tail: (_began(*tail), tail[0]),
+    both = (
+        Lineage(shared + list(left[end_left:]), left_own),
+        Lineage(shared + list(right[end_right:]), right_own),
     )
-    (_, kept), (branch, forked) = tails
-    return TwoLineages(shared + kept, shared + forked, branch)
-
-
-def _began(own: bytes, tail: Records) -> tuple[bool, float]:
-    """When a lineage's own part began, Unix seconds; one without any time counts as newest."""
-    for record in (own, *tail):
-        if (timestamp := facts(record).timestamp) is not None:
-            return False, timestamp
-    return True, 0.0
+    return TwoLineages(*sorted(both, key=lambda lineage: (lineage.began, lineage.own)))
 
 
 def _conversation(records: Records) -> list[int]:

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from convergenced.canon.transcript import fork_id, with_session_id
 from convergenced.errors import RefusedInputError
 from convergenced.merge.layout import SessionTree
-from convergenced.merge.lineage import OneLineage, merge_tails
+from convergenced.merge.lineage import OneLineage, TwoLineages, merge_tails
 from convergenced.merge.segments import (
     PIECE_BYTES,
     append_transcript,
@@ -50,15 +50,18 @@ def merge_session(
         return {sid: ours}
     tails = {oid: _load_tail(objects, oid, same) for oid in sorted((ours, theirs))}
     merged = merge_tails(*tails.values())
-    kept = merged.records if isinstance(merged, OneLineage) else merged.kept
+    fork: SessionId | None = None
+    if isinstance(merged, OneLineage):
+        kept = merged.records
+    else:
+        kept, forked, fork = _share_out(sid, merged)
     known = next((oid for oid, tail in tails.items() if tail == kept), None)
     if known is None:
         known = append_transcript(objects, cut_short(objects, ours, same), _join(kept))
-    if isinstance(merged, OneLineage):
+    if fork is None:
         return {sid: known}
-    fork = fork_id(sid, merged.branch)
     beginning = iterate_records(islice(read_transcript(objects, ours), same))
-    return {sid: known, fork: _write_renamed(objects, chain(beginning, merged.forked), sid, fork)}
+    return {sid: known, fork: _write_renamed(objects, chain(beginning, forked), sid, fork)}
 
 
 def contains(objects: Objects, whole: Oid, part: Oid) -> bool:
@@ -106,6 +109,19 @@ def iterate_records(chunks: Iterable[bytes]) -> Iterator[bytes]:
             pieces = [record]
     if last := b"".join(pieces):
         yield last
+
+
+def _share_out(sid: SessionId, both: TwoLineages) -> tuple[list[bytes], list[bytes], SessionId]:
+    """The lineage that keeps the session's id, the one that does not, and its id.
+
+    The elder keeps it, but that a lineage never leaves the id which it has as a fork. That makes an
+    order of all lineages of a session in which nothing depends on its name or on who meets whom first.
+    """
+    named = [(one, fork_id(sid, one.own)) for one in (both.elder, both.younger)]
+    (kept, _), (forked, fork) = sorted(named, key=lambda one: (one[1] != sid, one[0].began, one[1]))
+    if fork == sid:  # both begin alike but for a session's name, which only a forger would write
+        fork = fork_id(sid, forked.own + sid.encode())
+    return kept.records, forked.records, fork
 
 
 def _common_records(objects: Objects, one: Oid, other: Oid) -> int:

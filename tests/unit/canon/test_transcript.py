@@ -128,12 +128,13 @@ def test_a_fork_by_the_client_differs_as_ours_would() -> None:
     assert {ours_by_uuid[own] for own in shared if own in ours_by_uuid} == {NEW}
 
 
-def test_a_fork_id_depends_on_the_session_and_the_record_only() -> None:
-    one = fork_id(OLD, b"record")
-    assert one == fork_id(OLD, b"record")
+def test_a_fork_id_depends_on_the_record_and_not_on_the_session_it_is_met_in() -> None:
+    of_old, of_new = (b'{"uuid":"u","sessionId":"%s"}' % name.encode() for name in (OLD, NEW))
+    one = fork_id(OLD, of_old)
+    assert one == fork_id(NEW, of_new)
     assert uuid.UUID(one).version == 5
-    assert len({one, fork_id(NEW, b"record"), fork_id(OLD, b"record ")}) == 3
-    assert one == "1078f8b2-099e-57e9-ae02-10ea4949dc4c"  # other machines derive the same: never change it
+    assert len({one, fork_id(OLD, of_new), fork_id(OLD, of_old + b" ")}) == 3
+    assert one == "55866b9f-1a3e-51e0-887d-5ddc289d2078"  # other machines derive the same: never change it
 
 
 def test_the_last_time_is_that_of_the_last_whole_record_that_tells_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convergenced.canon.transcript import fork_id, with_session_id
+from convergenced.canon.transcript import NO_SESSION, fork_id, with_session_id
 from convergenced.errors import RefusedInputError
 from convergenced.merge import session as session_module
 from convergenced.merge.layout import SessionTree
@@ -100,14 +100,30 @@ class TestTwoLineages:
     def test_books_before_the_first_own_turn_do_not_change_the_fork(self, store: MemoryStore) -> None:
         assert merge(store, [*P, M, A1], [*P, N, B1]).keys() == merge(store, [*P, A1], [*P, B1]).keys()
 
-    def test_a_turn_without_a_time_borrows_one_or_counts_as_newest(self, store: MemoryStore) -> None:
+    def test_a_turn_without_a_time_counts_as_newest_whatever_follows(self, store: MemoryStore) -> None:
         timeless = spoken("t")
-        assert merge(store, [*P, timeless], [*P, B1]).keys() == {SID, fork_id(SID, timeless)}
-        assert merge(store, [*P, timeless, spoken("t2", 12)], [*P, B1]).keys() == {SID, fork_id(SID, B1)}
+        ids = {SID, fork_id(SID, timeless)}
+        assert merge(store, [*P, timeless], [*P, B1]).keys() == ids
+        assert merge(store, [*P, timeless, spoken("t2", 12)], [*P, B1]).keys() == ids
 
-    def test_at_the_same_time_the_bytes_decide(self, store: MemoryStore) -> None:
-        one, other = sorted([spoken("x", 9), spoken("y", 9)])
-        assert merge(store, [*P, one], [*P, other]).keys() == {SID, fork_id(SID, other)}
+    def test_at_the_same_time_the_forks_ids_decide(self, store: MemoryStore) -> None:
+        _, later = sorted(fork_id(SID, spoken(name, 9)) for name in "xy")
+        assert merge(store, [*P, spoken("x", 9)], [*P, spoken("y", 9)]).keys() == {SID, later}
+
+    def test_a_lineage_stays_under_the_id_that_it_has_as_a_fork(self, store: MemoryStore) -> None:
+        fork = fork_id(SID, B1)
+        in_fork = [with_session_id(record, SID, fork) for record in (*P, A1, B1)]
+        trees = (keep(store, [*in_fork[:-2], record]) for record in in_fork[-2:])
+        merged = merge_session(store, fork, *trees)
+        assert records_of(store, merged[fork])[-1] == in_fork[-1]
+        assert merged.keys() == {fork, fork_id(SID, A1)}
+
+    def test_two_turns_that_differ_in_a_forged_name_only_are_both_kept(self, store: MemoryStore) -> None:
+        forged = spoken("x", 9, NO_SESSION)
+        fork = fork_id(NO_SESSION, forged)
+        merged = merge_session(store, fork, keep(store, [forged]), keep(store, [spoken("x", 9, fork)]))
+        assert len(merged) == 2
+        assert fork in merged
 
     def test_losing_the_last_record_and_going_on_loses_nothing(self, store: MemoryStore) -> None:
         merged = merge(store, [*P, A1], [*P, B1])
