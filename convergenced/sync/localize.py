@@ -8,6 +8,7 @@ forked from. What the user (or the client's cleanup) removed here stays removed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,13 +23,13 @@ from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder
 from convergenced.merge.roster import Policy
 from convergenced.merge.segments import list_segments, read_transcript
-from convergenced.merge.tree import absorb
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import project_at
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, scan_folder
 from convergenced.sync.tips import ref_of, tip_of
 from convergenced.sync.transcripts import tail_window
+from convergenced.sync.whereabouts import Whereabouts
 
 DAY = 86_400.0
 CLEANUP_MARGIN = 0.5
@@ -117,7 +118,6 @@ class _Localize:
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._notes = parts.state.files(replica.folder)
         self._report = LocalizeReport()
-        self._lineages: dict[SessionId, Oid] | None = None
         stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
 
@@ -130,6 +130,7 @@ class _Localize:
         ref = replica_ref(self._replica)
         head = ref_of(self._store, ref)
         tree, _ = project_at(self._store, tip)
+        self._whereabouts = Whereabouts(self._store, tree)
         scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine)) or Scan()
         is_damaged = scan.lost_memory(tree.memory) or not scan.hollow.isdisjoint(tree.sessions)
         if head == tip and not is_damaged:
@@ -146,7 +147,7 @@ class _Localize:
         complete = True
         for index, group in enumerate(groups):
             try:
-                self._carry_out(group, tree)
+                self._carry_out(group)
             except HeldError:
                 holder = holder_of(self._parts, self._replica, self._whole_machine)
                 self._hold(holder or ClaudeProcess(0, None), groups[index:])
@@ -174,13 +175,14 @@ class _Localize:
 
     def _plan(self, tree: ProjectTree, head: ProjectTree, scan: Scan) -> list[_Group]:
         here = scan.transcripts
+        homes = self._find_homes(tree, head, here)
         groups = []
         for sid, session in tree.sessions.items():
             if session == head.sessions.get(sid) and sid not in scan.hollow:
                 continue
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
             had = _has_transcript(head.sessions.get(sid))
-            if sid not in here and (had or not self._replica.primary):
+            if sid not in here and sid not in homes and (had or not self._replica.primary):
                 continue
             group = _Group(f"{sid}.jsonl")
             group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), scan.attached))
@@ -196,6 +198,21 @@ class _Localize:
         groups.sort(key=lambda group: (f"{group.name}" in self._notes, group.name))
         groups.extend(self._plan_memory(tree, head, scan.memory))
         return groups
+
+    def _find_homes(
+        self, tree: ProjectTree, head: ProjectTree, here: Collection[SessionId]
+    ) -> set[SessionId]:
+        """The forks to which lineages of this folder went: they belong here, whatever else does."""
+        homes = set()
+        for sid in here:
+            note, session = self._notes.get(f"{sid}.jsonl"), tree.sessions.get(sid)
+            if note is None or session is None or session == head.sessions.get(sid):
+                continue
+            with contextlib.suppress(RefusedInputError):  # told when it is to be written
+                home = self._whereabouts.find(sid, note.oid)
+                if home is not None and home != sid:
+                    homes.add(home)
+        return homes
 
     def _plan_folder(
         self, sid: SessionId, session: SessionTree, head: SessionTree | None, here: dict[str, Snapshot]
@@ -233,7 +250,7 @@ class _Localize:
 
     # -- doing it
 
-    def _carry_out(self, group: _Group, tree: ProjectTree) -> None:
+    def _carry_out(self, group: _Group) -> None:
         for action in group.actions:
             note = self._notes.get(action.path)
             if action.path in self._set_aside:
@@ -248,19 +265,13 @@ class _Localize:
                 self._remove(action.path, note)
             else:
                 if action.is_transcript:
-                    self._check_contained(action, note, tree)
+                    self._check_contained(action, note)
                 self._write(action, note)
 
-    def _check_contained(self, action: _Write, note: FileNote, tree: ProjectTree) -> None:
-        """The local records must all be in the tip: in this session, or in a fork of it.
-
-        That is so exactly where merging them in once more would add nothing.
-        """
+    def _check_contained(self, action: _Write, note: FileNote) -> None:
+        """The local records must all be in the tip: in this session, or in a fork of it."""
         sid = SessionId(action.path.removesuffix(TRANSCRIPT_SUFFIX))
-        if self._lineages is None:
-            found = {sid: lineage_of(self._store, sid, session) for sid, session in tree.sessions.items()}
-            self._lineages = {sid: oid for sid, oid in found.items() if oid is not None}
-        if absorb(self._store, self._lineages, [(sid, note.oid)]).changed:
+        if self._whereabouts.find(sid, note.oid) is None:
             raise FileChangedError(f"{action.path} holds records that the store does not have yet")
 
     def _guard(self) -> None:

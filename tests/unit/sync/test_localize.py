@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from convergenced.merge.session import rename_session
-from convergenced.model import ClaudeProcess, LocalPath
+from convergenced.model import ClaudeProcess, LocalPath, SessionId
 from convergenced.sync.ingest import policy_of
 from convergenced.sync.localize import CLEANUP_MARGIN, DAY, holder_of
 from convergenced.sync.replica import replica_ref
@@ -760,6 +760,30 @@ def test_a_second_folder_takes_only_what_it_holds(ann: FakeMachine, bob: FakeMac
     assert bob.sessions() == {S, sid(2)}
     assert tree.encode() in bob.local_bytes(S, tree)
     assert tree.encode() not in bob.local_bytes(S)
+
+
+def test_a_lineage_that_left_a_second_folders_file_stays_there_as_a_session_of_its_own(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    tree = f"{bob.home}/src/app-2"
+    second = bob.replica(tree, primary=False)
+    bob.checkout(tree, main_root=bob.root)
+    bob.say(S, "begin", root=tree)
+    bob.converge(second)
+    bob.sync()
+    ann.sync()
+    ann.say(S, "ann goes on")
+    ann.clock.advance(10)
+    bob.say(S, "bob goes on", root=tree)
+    ann.sync()
+    bob.converge(second)
+    bob.sync()
+    bob.converge(second)
+    (fork,) = bob.sessions(tree) - {S}
+    assert bob.texts(S, tree) == ["begin", "ann goes on"]
+    assert bob.texts(SessionId(fork), tree) == ["begin", "bob goes on"]
+    bob.converge(second)
+    assert bob.sessions() == bob.sessions(tree) == {S, fork}
 
 
 def test_two_folders_of_one_project_come_to_rest(ann: FakeMachine) -> None:
