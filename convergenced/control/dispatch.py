@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 MAX_MISSING = 200
 """Lines about what is missing in one answer, at most."""
 
+MAX_SECONDS = 100 * 366 * 86_400.0
+"""A hundred years; what is longer is no time that a calendar could show."""
+
 _Method = Callable[[dict[str, Json], Reply], None]
 
 
@@ -182,14 +185,14 @@ class Dispatcher:
         self._engine.wait(wanted, since, timeout, answer)
 
     def _init(self, params: dict[str, Json], reply: Reply) -> None:
-        path = LocalPath(os.path.realpath(_required(params, "path")))
+        path = _path(params, "path")
         wanted = _text(params, "id", None)
         rewrite_home = _truth(params, "rewrite_home", otherwise=True)
         parts, checkouts = self._parts, self._engine.checkouts
         self._track(reply, lambda: begin_project(parts, checkouts, path, wanted, rewrite_home))
 
     def _join(self, params: dict[str, Json], reply: Reply) -> None:
-        path = LocalPath(os.path.realpath(_required(params, "path")))
+        path = _path(params, "path")
         wanted = _text(params, "id", None)
         parts, checkouts, peers = self._parts, self._engine.checkouts, self._engine.peer_openers()
         self._track(reply, lambda: join_project(parts, checkouts, peers, path, wanted))
@@ -274,6 +277,14 @@ def _required(params: dict[str, Json], key: str) -> str:
     return value
 
 
+def _path(params: dict[str, Json], key: str) -> LocalPath:
+    """A path with its symbolic links followed."""
+    try:
+        return LocalPath(os.path.realpath(_required(params, key)))
+    except ValueError as error:  # NUL, or a character that no name can hold
+        raise ParamsError(f"{key} is no path: {error}") from error
+
+
 def _texts(params: dict[str, Json], key: str) -> list[str]:
     value = params.get(key)
     if value is None:
@@ -300,6 +311,6 @@ def _number(params: dict[str, Json], key: str) -> float | None:
     value = params.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise ParamsError(f"{key} must be a number of seconds")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
+        raise ParamsError(f"{key} must be a number of seconds, {MAX_SECONDS:.0f} at most")
     return float(value)
