@@ -2,7 +2,8 @@
 
 Owns the socket file and every connection. Promises: only this user gets an answer; a client that
 sends garbage, never reads or goes away costs a bounded amount of memory and no one else's time; the
-handler is called in the server's thread and each request is answered exactly once, from any thread.
+handler is called in the server's thread and each request is answered exactly once, from any thread;
+a socket file that somebody removed is made again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ MAX_OUTPUT = 2 * MAX_ANSWER
 MAX_PENDING = 64
 """Requests of one client that may be unanswered at a time."""
 IDLE_GRACE = 5.0
-"""Seconds without a request after which a client may have to make room for a new one."""
+"""Seconds in which a client neither asks nor reads, after which it may have to make room for a new one."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks whether the socket file is still there."""
 STOP_GRACE = 1.0
 """Seconds that last answers get to leave when the server stops."""
 ACCEPT_PAUSE = 1.0
@@ -104,6 +107,7 @@ class _Client:
 
     connection: socket.socket
     since: float
+    """When it last asked, or read anything of its answers."""
     gone: threading.Event = field(default_factory=threading.Event)
     input: bytearray = field(default_factory=bytearray)
     output: bytearray = field(default_factory=bytearray)
@@ -133,13 +137,14 @@ class ControlServer:
         self._answers: collections.deque[tuple[_Client, bytes]] = collections.deque()
         self._stopping = threading.Event()
         self._accept_at: float | None = None
+        self._bound: tuple[int, int] | None = None
+        self._look_at = 0.0
+        self._trouble = ""
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Binds and serves. Raises `ConvergenceError` where another daemon answers on `path`."""
-        self._listener = listen(self._path)
-        bound = os.lstat(self._path)
-        self._bound = (bound.st_dev, bound.st_ino)
+        self._bind()
         self._waker, self._wake = socket.socketpair()
         self._waker.setblocking(False)
         self._wake.setblocking(False)
@@ -162,12 +167,21 @@ class ControlServer:
             self._thread.join()
             self._thread = None
 
+    def _bind(self) -> None:
+        self._listener = listen(self._path)
+        with contextlib.suppress(FileNotFoundError):  # removed again already: it is noticed at the next look
+            bound = os.lstat(self._path)
+            self._bound = (bound.st_dev, bound.st_ino)
+        self._look_at = self._monotonic() + LOOK_EVERY
+
     # -- the server's thread
 
     def _serve(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._turn(None if self._accept_at is None else ACCEPT_PAUSE)
+                self._turn(LOOK_EVERY if self._accept_at is None else ACCEPT_PAUSE)
+                if self._monotonic() >= self._look_at:
+                    self._bind_again()
             self._say_goodbye()
         finally:
             for client in list(self._clients):
@@ -191,6 +205,25 @@ class ControlServer:
             self._accept_at = None
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
+    def _bind_again(self) -> None:
+        """Makes the socket file again where it is gone: a runtime folder may be swept while we run."""
+        self._look_at = self._monotonic() + LOOK_EVERY
+        if self._accept_at is not None or os.path.lexists(self._path):
+            return
+        former = self._listener
+        try:
+            self._bind()
+        except (ConvergenceError, OSError) as error:
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                log.warning("the control socket %s is gone, nobody can ask: %s", self._path, error)
+            return
+        self._trouble = ""
+        self._selector.unregister(former)
+        former.close()
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        log.warning("the control socket %s was gone and is made again", self._path)
+
     def _say_goodbye(self) -> None:
         if self._accept_at is None:
             self._selector.unregister(self._listener)
@@ -200,16 +233,20 @@ class ControlServer:
             self._turn(STOP_GRACE / 10)
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            return
-        except OSError as error:
-            # No descriptor left: the listener would stay readable and spin. Look away for a moment.
-            log.warning("cannot take a control connection: %s", error)
-            self._selector.unregister(self._listener)
-            self._accept_at = self._monotonic() + ACCEPT_PAUSE
-            return
+        for _ in range(MAX_CLIENTS):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:
+                # No descriptor left: the listener would stay readable and spin. Look away for a moment.
+                log.warning("cannot take a control connection: %s", error)
+                self._selector.unregister(self._listener)
+                self._accept_at = self._monotonic() + ACCEPT_PAUSE
+                return
+            self._welcome(connection)
+
+    def _welcome(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         who = self._credentials(connection)
         if who is None or who.uid != os.geteuid():
@@ -226,7 +263,7 @@ class ControlServer:
             self._send(client, format_error(rpc_error(None, full_up)))
 
     def _make_room(self) -> bool:
-        idle = [one for one in self._clients if not one.pending and not one.output]
+        idle = [one for one in self._clients if not one.pending]
         if not idle:
             return False
         oldest = min(idle, key=lambda one: one.since)
@@ -300,10 +337,12 @@ class ControlServer:
         if client not in self._clients:
             return
         client.output += line
+        now = self._monotonic()
         try:
             while client.output:
                 sent = client.connection.send(memoryview(client.output)[:_READ])
                 del client.output[:sent]
+                client.since = now
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
@@ -315,7 +354,8 @@ class ControlServer:
         elif client.leaving and not client.output:
             self._drop(client)
         else:
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.output else 0)
+            # Who does not read its answers is not read either.
+            wanted = selectors.EVENT_WRITE if client.output else selectors.EVENT_READ
             self._selector.modify(client.connection, wanted, client)
 
     def _drop(self, client: _Client) -> None:

@@ -451,24 +451,31 @@ def test_an_oversized_message_is_refused_and_its_sender_dropped(serve: Serve, co
     assert other.answer()["result"] == "ping"
 
 
-def test_a_client_that_never_reads_is_dropped_and_hurts_nobody(
+def test_a_client_with_too_much_that_it_does_not_read_is_dropped_and_hurts_nobody(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "MAX_OUTPUT", 1 << 20)
+    waiting: list[Reply] = []
+    taken = threading.Event()
 
     def handler(request: Request, reply: Reply) -> None:
-        reply.result("x" * 100_000 if request.method == "big" else "fine")
+        if request.method == "big":
+            waiting.append(reply)
+            if len(waiting) == server_module.MAX_PENDING:
+                taken.set()
+        else:
+            reply.result("fine")
 
     serve(handler)
     deaf, other = connect(), connect()
-
-    def one_round(number: int) -> None:
+    for number in range(server_module.MAX_PENDING):
         deaf.ask("big", number)
-        other.ask()
-        assert other.answer()["result"] == "fine"
-
-    with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        send_again_and_again(one_round)
+    assert taken.wait(PATIENCE)
+    for reply in waiting:
+        reply.result("x" * 100_000)
+    assert waiting[0]._client.gone.wait(PATIENCE)
+    other.ask()
+    assert other.answer()["result"] == "fine"
 
 
 def test_a_slow_reader_gets_a_large_answer_whole(serve: Serve, connect: Connect) -> None:
@@ -536,3 +543,51 @@ def test_a_place_that_cannot_hold_a_socket_is_a_clear_error(tmp_path: Path) -> N
     with pytest.raises(ConvergenceError) as caught:
         ControlServer(str(tmp_path / ("long" * 40) / "control.sock"), echo).start()
     assert caught.value.hint
+
+
+def test_who_does_not_read_is_not_read_and_makes_room(serve: Serve, connect: Connect) -> None:
+    now = [0.0]
+    serve(lambda _, reply: reply.result("x" * 100_000), max_clients=2, monotonic=lambda: now[0])
+    deaf, other = connect(), connect()
+    deaf.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        send_again_and_again(lambda number: deaf.ask("big", number))
+    other.ask()
+    assert len(other.answer()["result"]) == 100_000
+    refused = connect()
+    assert refused.answer()["error"]["data"]["type"] == "DegradedError"
+    now[0] = 100.0
+    other.ask()
+    assert len(other.answer()["result"]) == 100_000
+    fresh = connect()
+    fresh.ask()
+    assert len(fresh.answer()["result"]) == 100_000
+
+
+def test_a_socket_file_that_was_removed_is_made_again(
+    serve: Serve,
+    connect: Connect,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(server_module, "LOOK_EVERY", 0.02)
+    server = serve()
+    old = connect()
+    Path(path).unlink()
+    Path(path).parent.rmdir()
+    Path(path).parent.write_text("in the way")
+    tried = threading.Event()
+    while not caplog.records:
+        tried.wait(0.01)
+    assert "nobody can ask" in caplog.text
+    Path(path).parent.unlink()
+    while not Path(path).exists():
+        tried.wait(0.01)
+    fresh = connect()
+    for client in (old, fresh):
+        client.ask()
+        assert client.answer()["result"] == "ping"
+    assert len(caplog.records) == 2
+    server.stop()
+    assert not Path(path).exists()
