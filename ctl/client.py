@@ -32,6 +32,7 @@ GRACE = 5.0
 """Seconds beyond a timeout which the daemon keeps itself, before the client gives up on it."""
 TICK = 1.0
 """Seconds between two calls of `each_tick` while an answer is awaited."""
+_KNOCK_EVERY = 0.05
 _READ = 64 * 1024
 
 START_HINT = "start it with: convergencectl up"
@@ -53,9 +54,8 @@ class Connection:
             raise
 
     def _connect(self) -> None:
-        self._socket.settimeout(CONNECT_TIMEOUT)
         try:
-            self._socket.connect(self._path)
+            self._knock()
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NoDaemonError("convergenced does not run", START_HINT) from error
         except TimeoutError as error:
@@ -68,6 +68,20 @@ class Connection:
         if who is not None and who.uid != os.geteuid():
             raise NoDaemonError(f"{self._path} is served by another user (uid {who.uid})", START_HINT)
         self.pid = None if who is None else who.pid
+
+    def _knock(self) -> None:
+        """Connects. Raises `OSError`; a full queue of newcomers is waited for."""
+        self._socket.settimeout(CONNECT_TIMEOUT)
+        until = time.monotonic() + CONNECT_TIMEOUT
+        while True:
+            try:
+                self._socket.connect(self._path)
+            except BlockingIOError as error:  # what Linux says of a full queue, at once
+                if time.monotonic() >= until:
+                    raise TimeoutError from error
+                time.sleep(_KNOCK_EVERY)
+            else:
+                return
 
     def __enter__(self) -> Self:
         return self

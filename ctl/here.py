@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from typing import TYPE_CHECKING, cast
@@ -24,8 +25,32 @@ def locations() -> Locations:
 
 
 def connect() -> Connection:
-    """A connection to the daemon. Raises `NoDaemonError` where none runs."""
-    return Connection(locations().socket)
+    """A connection to the daemon. Raises `NoDaemonError` where none runs or can be reached."""
+    where = locations()
+    try:
+        return Connection(where.socket)
+    except NoDaemonError:
+        pid = None if os.path.lexists(where.socket) else _holder(where.lock_file)
+        if pid is None:
+            raise
+        raise NoDaemonError(
+            f"convergenced runs (pid {pid}), but its socket is gone",
+            "it makes it again within seconds: try again, or restart it",
+        ) from None
+
+
+def _holder(lock_file: str) -> int | None:
+    """The pid of the daemon that holds the lock, None where none does."""
+    try:
+        with open(lock_file, "rb") as lock:
+            pid = int(lock.read(32))
+            os.kill(pid, 0)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 def read_status(project: str | None = None) -> tuple[Status, bool]:

@@ -146,3 +146,23 @@ def test_an_answer_without_end_is_bounded(
     monkeypatch.setattr(client, "MAX_ANSWER", 1000)
     with Connection(scripted(b"x" * 5000)) as connection, pytest.raises(ConvergenceError, match="no end"):
         connection.call("ping")
+
+
+def test_a_full_queue_of_newcomers_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "s")
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT", 0.2)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        with pytest.raises(TimedOutError):
+            Connection(path)
+        monkeypatch.setattr(client, "CONNECT_TIMEOUT", 20.0)
+
+        def let_in() -> None:
+            listener.accept()[0].close()
+
+        letting_in = threading.Thread(target=let_in)
+        letting_in.start()
+        Connection(path).close()
+        letting_in.join()
