@@ -6,42 +6,33 @@ The only place that knows which implementation stands behind which Protocol.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import math
 import os
-import platform
-import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from convergenced import __version__, steps
+from convergenced.control.assembly import real_parts
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers
 from convergenced.errors import ConvergenceError
 from convergenced.machine.activity import ActivityLog
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
-from convergenced.machine.claude import RealProcesses
-from convergenced.machine.clock import SystemClock
-from convergenced.machine.durable import make_private_folders
-from convergenced.machine.files import RealFiles, sweep_temporaries
-from convergenced.machine.locations import ClaudeLocations, Locations, load_or_create_machine_id
+from convergenced.machine.locations import Locations
 from convergenced.machine.notify import Notifier
-from convergenced.machine.settings import Settings, load_settings
+from convergenced.machine.settings import load_settings
 from convergenced.machine.settings_schema import PeerSettings
-from convergenced.machine.state import State
 from convergenced.machine.watch import FolderWatcher
-from convergenced.model import LocalPath, Os
+from convergenced.model import LocalPath
 from convergenced.ports import Clock, Peer
 from convergenced.store.peers import open_peer
-from convergenced.store.repo import open_store
 from convergenced.sync.desk import IDLE_TURN, Surroundings
 from convergenced.sync.engine import Engine
 from convergenced.sync.once import one_pass
-from convergenced.sync.replica import Machine, Parts
 
 log = logging.getLogger("convergenced")
 
@@ -82,7 +73,7 @@ def _run(once: bool) -> int:
     home = os.path.expanduser("~")
     locations = Locations.from_environment(os.environ, home)
     settings = load_settings(locations.config_file)
-    with single_instance(locations.lock_file), _parts(locations, settings, home) as parts:
+    with single_instance(locations.lock_file), real_parts(locations, settings, os.environ, home) as parts:
         workers = ThreadWorkers()
         activity = ActivityLog(locations.activity_log, parts.clock)
         notifier = Notifier.from_environment(os.environ)
@@ -138,60 +129,6 @@ class _Pulse:
         if interval is not None and now - self._alive_at >= interval / 2:
             self._alive_at = now
             self._notifier.watchdog()
-
-
-@contextlib.contextmanager
-def _parts(locations: Locations, settings: Settings, home: str) -> Iterator[Parts]:
-    claude = ClaudeLocations.from_environment(os.environ, home)
-    clock = SystemClock()
-    make_private_folders(locations.state_dir)
-    name = settings.machine.name or platform.node() or "machine"
-    make_private_folders(os.path.dirname(locations.machine_id_file))
-    machine = Machine(
-        id=load_or_create_machine_id(locations.machine_id_file, name, os.urandom),
-        name=name,
-        os=_os(),
-        # Resolved, as the client resolves the working folders that transcripts speak of.
-        home=LocalPath(os.path.realpath(home)),
-        # As the client spells it in transcripts: it does not resolve links in its own folder.
-        projects_dir=claude.projects,
-        backups_dir=locations.backups_dir,
-        cleanup_days=claude.cleanup_period_days(),
-        version=__version__,
-    )
-    store = open_store(locations.store)
-    sweep_temporaries(machine.projects_dir)  # what a crash left half written
-    state = _open_state(LocalPath(os.path.join(locations.state_dir, "state.sqlite")))
-    try:
-        yield Parts(
-            store=store,
-            files=RealFiles([machine.projects_dir, machine.backups_dir]),
-            state=state,
-            processes=RealProcesses(claude.sessions),
-            clock=clock,
-            machine=machine,
-        )
-    finally:
-        state.close()
-
-
-def _open_state(path: LocalPath) -> State:
-    """The state database; one that is damaged is set aside, for it is only a cache."""
-    try:
-        return State(path)
-    except sqlite3.DatabaseError as error:
-        aside = f"{path}.damaged"
-        log.warning(
-            "the state database %s is damaged (%s); it is rebuilt, the old one is %s", path, error, aside
-        )
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(path + suffix, aside + suffix)
-        return State(path)
-
-
-def _os() -> Os:
-    return "darwin" if sys.platform == "darwin" else "linux"
 
 
 class _JsonFormatter(logging.Formatter):

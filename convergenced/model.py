@@ -8,7 +8,8 @@ so that mixing them up is a type error.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal, NewType
 
 MachineId = NewType("MachineId", str)
@@ -162,3 +163,19 @@ class Refusal:
     where: str
     reason: str
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check of `doctor` found, in words, and what to do about it.
+
+    `repair` mends it without losing anything and says what it did; None where there is nothing to mend
+    or a person has to. Findings that one act mends together share it.
+    """
+
+    check: str
+    state: Literal["ok", "warning", "problem"]
+    text: str
+    project: ProjectId | None = None
+    fix: str = ""
+    repair: Callable[[], str] | None = field(default=None, compare=False, repr=False)

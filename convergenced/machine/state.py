@@ -94,6 +94,15 @@ class State:
         self._db.executescript(_TABLES)
         self._db.execute(f"PRAGMA user_version={SCHEMA}")
 
+    def find_damage(self) -> str | None:
+        """What is wrong with the database as a file, in sqlite's words; None where nothing is."""
+        with self._lock:
+            try:
+                rows = self._db.execute("PRAGMA quick_check(1)").fetchall()
+            except sqlite3.DatabaseError as error:
+                return str(error)
+        return None if rows == [("ok",)] else str(rows[0][0])
+
     def close(self) -> None:
         """Closes the database."""
         with self._lock:

@@ -220,6 +220,11 @@ def watches_missing(missing: int, limit: int | None) -> str:
     )
 
 
+def count_watches(folder: LocalPath) -> tuple[int, int | None]:
+    """How many watches `folder` takes, and how many the system allows this user; None: no such limit."""
+    return sum(1 for _ in _folders(os.path.realpath(folder))), _limit("max_user_watches")
+
+
 def _refused(folder: str, error: OSError) -> ConvergenceError:
     remedy = {
         errno.ENOSPC: "raise the limit of watches: sudo sysctl fs.inotify.max_user_watches=524288",
