@@ -28,3 +28,28 @@ class FakeClock:
     def set_now(self, now: float) -> None:
         """Sets the wall clock alone: a correction, or a wake-up after the machine slept."""
         self._now = now
+
+
+class ShiftedClock(FakeClock):
+    """A machine's own clock: time passes as on `base`, which it shows with `offset` seconds added."""
+
+    def __init__(self, base: FakeClock, offset: float = 0.0) -> None:
+        super().__init__()
+        self._base = base
+        self.offset = offset
+
+    def now(self) -> float:
+        """Wall clock, Unix seconds."""
+        return self._base.now() + self.offset
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        return self._base.monotonic()
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass, for all who share the base."""
+        self._base.advance(seconds)
+
+    def set_now(self, now: float) -> None:
+        """Sets this machine's wall clock alone."""
+        self.offset = now - self._base.now()

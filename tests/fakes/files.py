@@ -41,6 +41,8 @@ class _Fifo:
 
 
 Made = list[str]
+Copy = dict[LocalPath, tuple[bytes, int]]
+"""Files by path: their bytes and times."""
 _Node = _File | _Folder | _Link | _Fifo
 _KINDS = {_File: Kind.FILE, _Folder: Kind.FOLDER, _Link: Kind.LINK, _Fifo: Kind.OTHER}
 
@@ -194,7 +196,25 @@ class MemoryFiles:
                 waiting += [(f"{path}/{name}", below) for name, below in node.names.items()]
         return tuple(sorted(found))
 
+    def copy_below(self, folder: str) -> Copy:
+        """All regular files below `folder` as a backup keeps them, with their times."""
+        return {path: (self.content(path), self._file(path).mtime_ns) for path in self.paths(folder)}
+
+    def put_back(self, folder: str, copy: Copy) -> None:
+        """What a backup kept replaces all that stands below `folder`."""
+        if self._node(folder) is not None:
+            self._take(folder)
+        self._make_folders(folder)
+        for path, (data, mtime_ns) in copy.items():
+            self.write(path, data, mtime_ns)
+        self._tell(folder)
+
     # ------------------------------------------------------------------ inside
+
+    def _file(self, path: str) -> _File:
+        node = self._node(path)
+        assert isinstance(node, _File), path
+        return node
 
     def _tick(self) -> int:
         self._ticks += 1

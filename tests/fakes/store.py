@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from convergenced.errors import MissingObjectError, RefMovedError, StoreError
 from convergenced.model import EMPTY_TREE, Commit, Oid, TreeEntry
@@ -18,11 +18,15 @@ from convergenced.store.objects import (
 
 BRANCHES = "refs/heads/"
 
+_commit = lru_cache(maxsize=20_000)(parse_commit)
+_tree = lru_cache(maxsize=20_000)(parse_tree)
+
 
 class MemoryStore:
     """Implements `ports.Store` in two dictionaries.
 
-    `writes` and `reads` count objects, so that a test can say what an operation may cost.
+    `writes` and `reads` count objects, so that a test can say what an operation may cost. `moved` hears of
+    every ref that was moved, with where it was and where it is.
     """
 
     def __init__(self) -> None:
@@ -30,6 +34,13 @@ class MemoryStore:
         self.ref_targets: dict[str, Oid] = {}
         self.writes = 0
         self.reads = 0
+        self.moved: Callable[[str, Oid | None, Oid | None], None] = lambda _ref, _old, _new: None
+
+    def copy(self) -> MemoryStore:
+        """The same objects and refs once more, as a backup has them."""
+        copied = MemoryStore()
+        copied.objects, copied.ref_targets = dict(self.objects), dict(self.ref_targets)
+        return copied
 
     def read_blob(self, oid: Oid) -> bytes:
         return self._read("blob", oid)
@@ -38,7 +49,7 @@ class MemoryStore:
         return self._write("blob", bytes(data))
 
     def read_tree(self, oid: Oid) -> tuple[TreeEntry, ...]:
-        return () if oid == EMPTY_TREE else parse_tree(self._read("tree", oid))
+        return () if oid == EMPTY_TREE else _tree(self._read("tree", oid))
 
     def write_tree(self, entries: Iterable[TreeEntry]) -> Oid:
         return self._write("tree", format_tree(entries))
@@ -51,7 +62,7 @@ class MemoryStore:
         return self._write("commit", format_commit(commit))
 
     def read_commit(self, oid: Oid) -> Commit:
-        return parse_commit(self._read("commit", oid))
+        return _commit(self._read("commit", oid))
 
     def refs(self, prefix: str) -> dict[str, Oid]:
         return {name: oid for name, oid in sorted(self.ref_targets.items()) if name.startswith(prefix)}
@@ -74,23 +85,19 @@ class MemoryStore:
             if new not in self.objects or self.objects[new][0] != "commit":
                 raise StoreError(f"{ref} cannot be moved: no commit {new}")
             self.ref_targets[ref] = new
+        self.moved(ref, old, new)
 
     def merge_base(self, one: Oid, other: Oid) -> Oid | None:
         common = self._ancestors(one) & self._ancestors(other)
-        covered = {
-            ancestor
-            for oid in common
-            for parent in self.read_commit(oid).parents
-            for ancestor in self._ancestors(parent)
-        }
+        covered = {parent for oid in common for parent in self.read_commit(oid).parents}
         best = sorted(common - covered, key=lambda oid: (-self.read_commit(oid).time, oid))
         return best[0] if best else None
 
     def _ancestors(self, tip: Oid) -> set[Oid]:
         seen = {tip}
-        waiting = deque([tip])
+        waiting = [tip]
         while waiting:
-            for parent in self.read_commit(waiting.popleft()).parents:
+            for parent in self.read_commit(waiting.pop()).parents:
                 if parent not in seen:
                     seen.add(parent)
                     waiting.append(parent)

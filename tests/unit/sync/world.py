@@ -117,9 +117,11 @@ class MemoryLog(ActivityLog):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(LocalPath("/nowhere/activity.log"), clock)
         self.events: list[Event] = []
+        self.heard: Callable[[Event], None] = lambda _event: None
 
     def append(self, event: Event) -> Activity:
         self.events.append(event)
+        self.heard(event)
         return Activity("", event)
 
     def texts(self, kind: str) -> list[str]:
@@ -128,18 +130,36 @@ class MemoryLog(ActivityLog):
 
 
 class World:
-    """Machines that share a clock and a hub."""
+    """Machines that share a clock and a hub, or several hubs, which all of them know."""
 
-    def __init__(self) -> None:
+    def __init__(self, hubs: Sequence[str] = (HUB,)) -> None:
         self.clock = FakeClock()
-        self.hub = MemoryStore()
+        self.hubs = {name: MemoryStore() for name in hubs}
         self.machines: dict[str, FakeMachine] = {}
         self._numbers = count(1)
 
-    def machine(self, name: str, *, home: str | None = None) -> FakeMachine:
-        """A machine with a checkout of the code of `app` in `~/src/app`."""
-        made = FakeMachine(self, name, LocalPath(home or f"/home/{name}"))
-        self.machines[name] = made
+    @property
+    def hub(self) -> MemoryStore:
+        """The hub that is always there."""
+        return self.hubs[HUB]
+
+    def machine(
+        self,
+        name: str,
+        *,
+        home: str | None = None,
+        root: str | None = None,
+        key: str | None = None,
+        clock: FakeClock | None = None,
+        files: MemoryFiles | None = None,
+    ) -> FakeMachine:
+        """A machine with a checkout of the code of `app`, in `~/src/app` where nothing else is said.
+
+        `key` tells machines apart that have the same name; `clock` is its own where it goes wrong.
+        """
+        at = LocalPath(home or f"/home/{name}")
+        made = FakeMachine(self, name, at, root=root, key=key, clock=clock, files=files)
+        self.machines[key or name] = made
         return made
 
     def number(self) -> int:
@@ -175,21 +195,32 @@ class FakeMachine:
     are what bad days are made of.
     """
 
-    def __init__(self, world: World, name: str, home: LocalPath) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        home: LocalPath,
+        *,
+        root: str | None = None,
+        key: str | None = None,
+        clock: FakeClock | None = None,
+        files: MemoryFiles | None = None,
+    ) -> None:
         self.world = world
         self.name = name
+        self.key = key or name
         self.home = home
-        self.clock = world.clock
-        self.files = MemoryFiles(world.clock)
+        self.clock = clock or world.clock
+        self.files = files or MemoryFiles(self.clock)
         self.store = MemoryStore()
         self.processes = FakeProcesses()
         self.checkouts = FakeCheckouts()
-        self.peer = MemoryPeer(self.store, world.hub, name=HUB)
-        self.peers = {HUB: self.peer}
+        self.peers = {hub: MemoryPeer(self.store, there, name=hub) for hub, there in world.hubs.items()}
+        self.peer = self.peers[HUB]
         """By name; another one is reached once the settings name it as well."""
         self.connections: list[Connection] = []
         self.machine = Machine(
-            id=MachineId(f"id-of-{name}"),
+            id=MachineId(f"id-of-{self.key}"),
             name=name,
             os="linux",
             home=home,
@@ -199,12 +230,12 @@ class FakeMachine:
             version="1",
         )
         self.state = State(":memory:")
-        self.settings = Settings(peers=(PeerSettings(HUB, "/srv/hub.git"),))
-        self.log = MemoryLog(world.clock)
+        self.settings = Settings(peers=tuple(PeerSettings(hub, f"/srv/{hub}.git") for hub in self.peers))
+        self.log = MemoryLog(self.clock)
         self.watcher = ManualWatcher(self.files)
         self.workers = QueuedWorkers()
         self._engine: Engine | None = None
-        self.root = LocalPath(f"{home}/src/app")
+        self.root = LocalPath(root or f"{home}/src/app")
         self.files.make_folder(self.machine.projects_dir)
         self.checkout(self.root, APP_URL)
         self.app = self.replica()
@@ -253,7 +284,7 @@ class FakeMachine:
         when = datetime.fromtimestamp(self.clock.now(), UTC).isoformat(timespec="milliseconds")
         fields = {
             "type": "user",
-            "uuid": f"{self.name}-{self.world.number()}",
+            "uuid": f"{self.key}-{self.world.number()}",
             "sessionId": session,
             "timestamp": when,
             "cwd": cwd or self.root,
@@ -340,6 +371,12 @@ class FakeMachine:
         for note in taking_part:
             if note.by_hand:
                 self.state.note_replica(note)
+
+    def use_store(self, store: MemoryStore) -> None:
+        """Another store stands where the store was. The engine must not run."""
+        self.store = store
+        for peer in self.peers.values():
+            peer.here = store
 
     def take_part(self, root: str, project: str, *, by_hand: bool = True) -> None:
         """A folder takes part in a project from now on."""
