@@ -205,7 +205,7 @@ def _named(repo: pygit2.Repository, oids: Oids, check: Callable[[], None]) -> di
         if kind == ObjectType.COMMIT:
             check()
             with contextlib.suppress(*_FAILURES):
-                _name_below(repo, repo[oid].tree_id, kinds.keys(), names, known)
+                _name_below(repo, repo[oid].peel(pygit2.Tree).id, kinds.keys(), names, known)
     return names | dict.fromkeys(kinds.keys() - names.keys(), b"")
 
 
@@ -223,7 +223,7 @@ def _name_below(
         if tree in names or tree not in wanted:
             continue
         names[tree] = path
-        for entry in repo[tree]:
+        for entry in repo[tree].peel(pygit2.Tree):
             below = path + entry.raw_name + b"/"
             below = known.setdefault(below, below)
             if entry.filemode == FileMode.TREE:

@@ -161,7 +161,7 @@ def test_it_is_due_only_when_much_is_loose(store: GitStore, monkeypatch: pytest.
     assert not keeper.is_due()
 
 
-class Broken(Exception):
+class BrokenOffError(Exception):
     """Breaks off."""
 
 
@@ -174,11 +174,11 @@ def test_broken_off_at_any_point_nothing_is_lost_and_the_next_run_ends_the_work(
             nonlocal left
             left -= 1
             if left < 0:
-                raise Broken
+                raise BrokenOffError
 
         try:
             Upkeep(store.path, check).run()
-        except Broken:
+        except BrokenOffError:
             assert all(objects(store)[oid] == data for oid, data in before.items())
         else:
             break
