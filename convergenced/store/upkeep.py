@@ -224,7 +224,7 @@ def _name_below(
             continue
         names[tree] = path
         for entry in repo[tree].peel(pygit2.Tree):
-            below = path + entry.raw_name + b"/"
+            below = path + (entry.raw_name or b"") + b"/"
             below = known.setdefault(below, below)
             if entry.filemode == FileMode.TREE:
                 waiting.append((entry.id, below))
