@@ -16,7 +16,8 @@ many characters longer than seven as it takes to differ from every line between 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -31,6 +32,8 @@ MAX_ALTERNATIVES = 16
 Lines = tuple[bytes, ...]
 
 _OPENING = re.compile(rb"(<{7,}) convergence\r?")
+_SEPARATOR = re.compile(rb"(={7,})\r?")
+_CLOSING = re.compile(rb"(>{7,}) convergence\r?")
 _MARKER_LIKE = re.compile(rb"(<{7,}|={7,}|>{7,})(?: convergence)?\r?")
 
 
@@ -46,12 +49,13 @@ Part = bytes | Conflict
 
 
 def parse_conflicts(lines: Sequence[bytes]) -> list[Part]:
-    """The lines, with every conflict block as one part."""
+    """The lines, with every conflict block as one part. A line is looked at once, whatever it opens."""
+    marks = _Marks(_places(_SEPARATOR, lines), _places(_CLOSING, lines))
     parts: list[Part] = []
     at = 0
     while at < len(lines):
         opening = _OPENING.fullmatch(lines[at])
-        block = None if opening is None else _parse_block(lines, at + 1, len(opening[1]))
+        block = None if opening is None else _parse_block(lines, at + 1, marks.of(len(opening[1])))
         if block is None:
             parts.append(lines[at])
             at += 1
@@ -93,20 +97,40 @@ def has_conflict(data: bytes) -> bool:
     return any(isinstance(part, Conflict) for part in parse_conflicts(data.split(b"\n")))
 
 
-def _parse_block(lines: Sequence[bytes], start: int, size: int) -> tuple[Conflict, int] | None:
-    alternatives: list[Lines] = []
-    current: list[bytes] = []
-    for index in range(start, len(lines)):
-        line = lines[index].removesuffix(b"\r")
-        if line == b"=" * size:
-            alternatives.append(tuple(current))
-            current = []
-        elif line == b">" * size + LABEL:
-            alternatives.append(tuple(current))
-            return (Conflict(tuple(alternatives)), index + 1) if len(alternatives) > 1 else None
-        else:
-            current.append(lines[index])
-    return None
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Where the separators and closing markers of each size stand."""
+
+    separators: Mapping[int, Sequence[int]]
+    closings: Mapping[int, Sequence[int]]
+
+    def of(self, size: int) -> tuple[Sequence[int], Sequence[int]]:
+        return self.separators.get(size, ()), self.closings.get(size, ())
+
+
+def _places(marker: re.Pattern[bytes], lines: Sequence[bytes]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for index, match in enumerate(map(marker.fullmatch, lines)):
+        if match:
+            found.setdefault(len(match[1]), []).append(index)
+    return found
+
+
+def _parse_block(
+    lines: Sequence[bytes], start: int, marks: tuple[Sequence[int], Sequence[int]]
+) -> tuple[Conflict, int] | None:
+    """The block whose first alternative begins at `start`, and where the lines go on behind it."""
+    separators, closings = marks
+    closing = bisect_left(closings, start)
+    if closing == len(closings):
+        return None
+    end = closings[closing]
+    borders = separators[bisect_left(separators, start) : bisect_left(separators, end)]
+    if not borders:
+        return None
+    starts = [start, *(border + 1 for border in borders)]
+    alternatives = [tuple(lines[at:to]) for at, to in zip(starts, [*borders, end], strict=True)]
+    return Conflict(tuple(alternatives)), end + 1
 
 
 def _multiply(side: Sequence[Part]) -> Iterator[Lines]:
