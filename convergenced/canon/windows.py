@@ -46,13 +46,13 @@ class _WindowsLayer:
         self.local = json_spellings(path)[0][0] if json else text_spelling(path)
         self._sentinel = layer.sentinel
         separator = rb"(?:%s|/)" % backslash
-        tail = rb"(?P<tail>(?:%s%s)*%s?)" % (separator, _NAME, separator)
+        # Looked for only where an anchor stands, so that no path is gone through for each anchor in it.
+        self._tail = re.compile(rb"(?:%s%s)*%s?" % (separator, _NAME, separator))
         self._pattern = re.compile(
-            rb"(?P<anchor>%s)%s%s|%s"
+            rb"(?P<anchor>%s)%s|%s"
             % (
                 _spellings(self.local, self._backslash, separator),
                 ENDS if json else _TEXT_ENDS,
-                tail,
                 ESCAPE if json else b"(?!)",
             ),
             re.IGNORECASE,
@@ -78,8 +78,10 @@ class _WindowsLayer:
             if not open_before:
                 at = start + 1
                 continue
-            out += (data[copied:start], self._sentinel, token["tail"].replace(self._backslash, b"/"))
-            copied = at
+            tail = self._tail.match(data, at)
+            below = b"" if tail is None else tail[0]
+            out += (data[copied:start], self._sentinel, below.replace(self._backslash, b"/"))
+            copied = at = at + len(below)
         out.append(data[copied:])
         return b"".join(out)
 
