@@ -134,18 +134,18 @@ def scan_cwds(data: bytes) -> Iterator[str]:
     seen: set[bytes] = set()
     records, tail = split_records(data)
     told: set[str] = set()
-    for record in (*records, tail):
-        for found in _CWD.finditer(record):
-            if found[1] in seen:
-                continue
-            cwd = _decoded(found[1]) if record is tail else facts(record).cwd
-            if cwd is None:
-                continue
-            if record is tail or _decoded(found[1]) == cwd:
-                seen.add(found[1])
-            if cwd not in told:
-                told.add(cwd)
-                yield cwd
+    for record in records:
+        literals = {found[1] for found in _CWD.finditer(record)}
+        if literals <= seen or (cwd := facts(record).cwd) is None:
+            continue
+        seen |= {literal for literal in literals if _decoded(literal) == cwd}
+        if cwd not in told:
+            told.add(cwd)
+            yield cwd
+    for found in _CWD.finditer(tail):
+        if found[1] not in seen and (cwd := _decoded(found[1])) is not None and cwd not in told:
+            told.add(cwd)
+            yield cwd
 
 
 def _string(value: dict[str, object], key: str) -> str | None:
