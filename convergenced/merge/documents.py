@@ -7,6 +7,7 @@ version or context-convergence may have put them there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
@@ -19,15 +20,24 @@ Fields: TypeAlias = Mapping[str, Json]
 MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes in a document, at most."""
 
+MAX_NESTING = 16
+"""Values inside one another, at most: deeper ones would grow with the indent they are written with."""
+
 
 def parse_document(data: bytes, name: str) -> Json:
-    """The JSON value. Raises `RefusedInputError` for what is none, or is out of all proportion."""
+    """The JSON value. Raises `RefusedInputError` for what is none, or is out of all proportion.
+
+    What passes can be written again, as JSON, by every machine: how deep a stack is has no say.
+    """
     if len(data) > MAX_DOCUMENT:
         raise RefusedInputError(f"{name} is larger than {MAX_DOCUMENT} bytes", _REMEDY)
     try:
-        return cast("Json", json.loads(data.decode("utf-8")))
+        value = cast("Json", json.loads(data.decode("utf-8"), parse_constant=_no_number, parse_float=_finite))
     except (ValueError, RecursionError) as error:
         raise RefusedInputError(f"{name} is not JSON: {error}", _REMEDY) from error
+    if _is_deeper(value, MAX_NESTING):
+        raise RefusedInputError(f"{name} is nested more than {MAX_NESTING} deep", _REMEDY)
+    return value
 
 
 def parse_fields(data: bytes, name: str) -> dict[str, Json]:
@@ -67,6 +77,27 @@ def others_of(fields: Fields, known: Iterable[str]) -> dict[str, Json]:
     """The fields that are not known here."""
     names = frozenset(known)
     return {key: value for key, value in fields.items() if key not in names}
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits)
+
+
+def _is_deeper(value: Json, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 _REMEDY = "it is ignored; a machine that has a good copy will write it again"

@@ -12,6 +12,7 @@ from typing import Literal
 
 from convergenced.errors import RefusedInputError
 from convergenced.merge.documents import (
+    MAX_DOCUMENT,
     Fields,
     Json,
     check_schema,
@@ -152,23 +153,27 @@ def merge_rosters(ours: bytes, theirs: bytes, base: bytes | None = None) -> byte
     """The union by machine: the entry that says it is newer wins, then the greater bytes.
 
     Nobody is removed, so `base` has no say. Commutative. A side that cannot be read counts as empty,
-    as long as the other can; raises `RefusedInputError` where neither can.
+    as long as the other can; raises `RefusedInputError` where neither can. Where both together would
+    be too large for anyone to read, the smaller side stays alone: it is not the one that went wild.
     """
     del base
     if ours == theirs:
         return ours
-    first, second = (_parse_or_none(side) for side in sorted((ours, theirs)))
-    if first is None or second is None:
-        readable = first or second
-        if readable is None:
-            raise RefusedInputError(
-                "roster.json cannot be read on either side", "the next machine to take part writes it"
-            )
-        return format_roster(readable)
-    merged = dict(first.participants)
-    for machine, participant in second.participants.items():
-        merged[machine] = _newest(merged.get(machine, participant), participant)
-    return format_roster(Roster(merged, {**first.other, **second.other}))
+    readable = [(side, roster) for side in sorted((ours, theirs)) if (roster := _parse_or_none(side))]
+    if not readable:
+        raise RefusedInputError(
+            "roster.json cannot be read on either side", "the next machine to take part writes it"
+        )
+    participants: dict[MachineId, Participant] = {}
+    other: dict[str, Json] = {}
+    for _, roster in readable:
+        other |= roster.other
+        for machine, participant in roster.participants.items():
+            participants[machine] = _newest(participants.get(machine, participant), participant)
+    merged = format_roster(Roster(participants, other))
+    if len(merged) > MAX_DOCUMENT or len(participants) > MAX_PARTICIPANTS:
+        return min((side for side, _ in readable), key=lambda side: (len(side), side))
+    return merged
 
 
 def parse_policy(data: bytes) -> Policy:
