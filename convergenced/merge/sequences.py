@@ -6,12 +6,17 @@ by line is not compared, and the answer is then correct though not the shortest.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 COMPARE_LIMIT = 4_000_000
 """Product of two sequences' lengths up to which they are compared line by line."""
+
+WORK_LIMIT = 50_000_000
+"""Pairs of equal lines times the shorter length, beyond which the commonest lines find no match of their
+own: a blank line goes with its neighbours. Comparing is cubic where most lines are alike."""
 
 Lines = Sequence[bytes]
 
@@ -100,7 +105,22 @@ def _matches(one: Lines, other: Lines) -> list[tuple[int, int, int]]:
     inner_other = other[prefix : len(other) - suffix]
     found = [(0, 0, prefix)]
     if len(inner_one) * len(inner_other) <= COMPARE_LIMIT:
-        matcher = SequenceMatcher(None, inner_one, inner_other, autojunk=False)
+        common = _too_common(inner_one, inner_other)
+        matcher = SequenceMatcher(common.__contains__, inner_one, inner_other, autojunk=False)
         found += [(prefix + a, prefix + b, size) for a, b, size in matcher.get_matching_blocks()]
     found.append((len(one) - suffix, len(other) - suffix, suffix))
     return [match for match in found if match[2]] + [(len(one), len(other), 0)]
+
+
+def _too_common(one: Lines, other: Lines) -> frozenset[bytes]:
+    """The lines that are left out of a comparison so that it ends; the same whichever side is which."""
+    ones, others = Counter(one), Counter(other)
+    pairs = {line: ones[line] * others[line] for line in ones.keys() & others.keys()}
+    work, shorter = sum(pairs.values()), min(len(one), len(other))
+    common: list[bytes] = []
+    for line in sorted(pairs, key=lambda line: (-pairs[line], line)):
+        if work * shorter <= WORK_LIMIT:
+            break
+        work -= pairs[line]
+        common.append(line)
+    return frozenset(common)
