@@ -18,7 +18,18 @@ from convergenced.model import MODE_TREE, Author, Commit, Oid, TreeEntry
 ObjectKind = Literal["blob", "tree", "commit"]
 
 _OID_BYTES = 20
-_PERSON = re.compile(rb"(?s)(?P<name>.*?) ?<(?P<email>[^>]*)> (?P<time>-?[0-9]+) [+-][0-9]+")
+_MODE = re.compile(rb"[1-7][0-7]{0,6}")
+_PERSON = rb"(?P<name>[^<>\n\0]*) <(?P<email>[^<>\n\0]*)> (?P<time>0|[1-9][0-9]{0,18}) [+-][0-9]{4}\n"
+_COMMIT = re.compile(
+    rb"tree (?P<tree>[0-9a-f]{40})\n(?P<parents>(?:parent [0-9a-f]{40}\n)*+)author "
+    + _PERSON
+    + rb"committer "
+    + re.sub(rb"\?P<[a-z]+>", b"?:", _PERSON)
+    + rb"(?:[^\n\0]++\n)*+(?:\n(?P<message>[^\0]*+))?"
+)
+"""What `git fsck --strict` lets pass; headers of others' (`encoding`, `gpgsig`) stand before the message."""
+
+_LAST_TIME = (1 << 63) - 1
 _UNWRITABLE = str.maketrans("", "", "<>\n\r\0")
 """What git forbids in a name or address of a person."""
 
@@ -52,13 +63,12 @@ def parse_tree(data: bytes) -> tuple[TreeEntry, ...]:
         end = data.find(b"\0", at)
         if not at < space < end or end + 1 + _OID_BYTES > len(data):
             raise StoreError("a tree object is malformed")
-        try:
-            mode = int(data[at:space], 8)
-        except ValueError as error:
-            raise StoreError("a tree object is malformed") from error
+        mode = data[at:space]
+        if _MODE.fullmatch(mode) is None:
+            raise StoreError("a tree object is malformed")
         name = data[space + 1 : end].decode("utf-8", "surrogateescape")
         at = end + 1 + _OID_BYTES
-        entries.append(TreeEntry(name, mode, Oid(data[end + 1 : at].hex())))
+        entries.append(TreeEntry(name, int(mode, 8), Oid(data[end + 1 : at].hex())))
     return tuple(entries)
 
 
@@ -73,22 +83,13 @@ def format_commit(commit: Commit) -> bytes:
 
 def parse_commit(data: bytes) -> Commit:
     """A commit as we use it. Raises `StoreError` for bytes that are no commit."""
-    head, _, message = data.partition(b"\n\n")
-    tree: Oid | None = None
-    parents: list[Oid] = []
-    person: re.Match[bytes] | None = None
-    for line in head.split(b"\n"):
-        key, _, value = line.partition(b" ")
-        if key == b"tree" and tree is None:
-            tree = Oid(value.decode("ascii", "replace"))
-        elif key == b"parent":
-            parents.append(Oid(value.decode("ascii", "replace")))
-        elif key == b"author" and person is None:
-            person = _PERSON.fullmatch(value)
-    if tree is None or person is None:
+    found = _COMMIT.fullmatch(data)
+    if found is None or int(found["time"]) > _LAST_TIME:
         raise StoreError("a commit object is malformed")
-    author = Author(_text(person["name"]), _text(person["email"]))
-    return Commit(tree, tuple(parents), author, int(person["time"]), _text(message))
+    parents = tuple(Oid(line[7:].decode()) for line in found["parents"].splitlines())
+    author = Author(_text(found["name"]), _text(found["email"]))
+    message = _text(found["message"] or b"")
+    return Commit(Oid(found["tree"].decode()), parents, author, int(found["time"]), message)
 
 
 def _person(author: Author) -> str:
