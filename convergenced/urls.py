@@ -122,7 +122,7 @@ def redact_url(url: str) -> str:
     return f"{scheme[0]}{shown}{mark}{HIDDEN if mark else ''}"
 
 
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://[^\s'\"<>]+")
 
 
 def redact_text(text: str, url: PeerUrl) -> str:

@@ -225,14 +225,17 @@ def explain(said: str, place: Place) -> Explained:
     """The error that `said`, the words of a program or library, stands for."""
     said = said[-_MAX_READ:]
     line = summary_line(said, place.url)
+    short = "\n".join(part[:_MAX_LINE] for part in re.split(r"[\r\n]+", said))
     for meaning in _MEANINGS:
-        if meaning.pattern.search(said):
+        if meaning.pattern.search(short):
             return _explained(meaning, place, line)
     words = f"the exchange with {place.shown} failed ({line or 'without a word'})"
     return Explained(PeerUnreachableError(words, LATER))
 
 
 _MAX_READ = 64 * 1024
+_MAX_LINE = 1024
+"""Characters of a line that are read: the patterns look through the rest of a line from every start."""
 
 
 def stopped(place: Place) -> PeerUnreachableError:
