@@ -144,9 +144,19 @@ def _read_session(path: LocalPath) -> _SessionFile | None:
         session=SessionId(session) if session is not None else None,
         cwd=text("cwd"),
         started=text("procStart"),
-        updated_at=updated / 1000 if isinstance(updated, int | float) else 0.0,
+        updated_at=_seconds(updated),
         domain=text("pidDomain"),
     )
+
+
+def _seconds(milliseconds: object) -> float:
+    """Unix seconds; 0 for what is no time."""
+    if not isinstance(milliseconds, int | float):
+        return 0.0
+    try:
+        return milliseconds / 1000
+    except OverflowError:
+        return 0.0
 
 
 def _pid_domain() -> str | None:
@@ -223,9 +233,9 @@ def _lstart(text: str) -> float | None:
     try:
         _, month, day, hour, minute, second, year = parts
         moment = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))
-    except ValueError:
+        return float(timegm((*moment, 0, 0, 0)))
+    except (ValueError, OverflowError):
         return None
-    return float(timegm((*moment, 0, 0, 0)))
 
 
 def _own_processes() -> Iterator[psutil.Process]:

@@ -88,7 +88,7 @@ def parse_settings(text: str, where: str) -> Settings:
     """The settings in `text`. Raises `ConfigError`, which calls the file `where`."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number or a nesting out of all proportion
         raise _not_toml(error, text, where) from error
     found: dict[str, Any] = {}
     for section, table in document.items():
@@ -318,7 +318,7 @@ def _suggestion(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
 
 
-def _not_toml(error: tomllib.TOMLDecodeError, text: str, where: str) -> ConfigError:
+def _not_toml(error: Exception, text: str, where: str) -> ConfigError:
     found = re.search(r"\(at line (\d+), column \d+\)", str(error))
     line = int(found[1]) if found else text.count("\n") + 1
     message = re.sub(r" \(at [^()]*\)\Z", "", str(error))
