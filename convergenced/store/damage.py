@@ -7,14 +7,13 @@ process that may write to it, before anything else does.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
 
 from convergenced.errors import StoreError
 from convergenced.model import LocalPath, Oid, Refusal
+from convergenced.store.loose import DamagedError, check_loose, loose_file
 
 SET_ASIDE = "set-aside"
 """The folder in the store where damaged files go."""
@@ -24,22 +23,19 @@ MAX_ASIDE = 10_000
 
 _REF_CONTENT = re.compile(rb"(?:[0-9a-f]{40}|ref: refs/[^\0\n]+)\n?")
 _LOCK = "a lock left behind by a process that was stopped"
-_INFLATE_BYTES = 1024 * 1024
 
 
 def recover_refs(path: LocalPath) -> tuple[Refusal, ...]:
     """Sets aside left-over lock files and ref files that hold no ref."""
     locks = [name for name in sorted(os.listdir(path)) if name.endswith(".lock")]
-    refusals = [_set_aside(path, name, _LOCK) for name in locks]
-    if _is_damaged_ref(os.path.join(path, "HEAD")):
-        refusals.append(_set_aside(path, "HEAD", "it named no branch"))
-    for folder, _, names in os.walk(os.path.join(path, "refs")):
-        for name in sorted(names):
-            relative = os.path.relpath(os.path.join(folder, name), path)
-            if name.endswith(".lock"):
-                refusals.append(_set_aside(path, relative, _LOCK))
-            elif _is_damaged_ref(os.path.join(folder, name)):
-                refusals.append(_set_aside(path, relative, "the ref was empty or damaged"))
+    refusals = [set_aside(path, name, _LOCK) for name in locks]
+    if is_damaged_ref(os.path.join(path, "HEAD")):
+        refusals.append(set_aside(path, "HEAD", "it named no branch"))
+    for relative in list(ref_files(path)):
+        if relative.endswith(".lock"):
+            refusals.append(set_aside(path, relative, _LOCK))
+        elif is_damaged_ref(os.path.join(path, relative)):
+            refusals.append(set_aside(path, relative, "the ref was empty or damaged"))
     return tuple(refusals)
 
 
@@ -48,43 +44,32 @@ def set_aside_if_damaged(path: LocalPath, oid: Oid) -> bool:
 
     Packed objects are not looked at: packs are checked as a whole when they are made.
     """
-    relative = os.path.join("objects", oid[:2], oid[2:])
-    file = os.path.join(path, relative)
     try:
-        with open(file, "rb") as stream:
-            damaged = not _inflates_to(stream, oid)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StoreError(f"{file} cannot be read: {error}", "check the disk") from error
-    if damaged:
-        _set_aside(path, relative, "")
-    return damaged
+        check_loose(path, oid)
+    except DamagedError:
+        set_aside(path, os.path.relpath(loose_file(path, oid), path), "")
+        return True
+    return False
 
 
-def _inflates_to(stream: BinaryIO, oid: Oid) -> bool:
-    """Whether the deflated stream holds exactly the object of that id."""
-    digest = hashlib.sha1(usedforsecurity=False)
-    inflate = zlib.decompressobj()
-    try:
-        while chunk := stream.read(_INFLATE_BYTES):
-            while chunk:
-                digest.update(inflate.decompress(chunk, _INFLATE_BYTES))
-                chunk = inflate.unconsumed_tail
-    except zlib.error:
-        return False
-    return inflate.eof and digest.hexdigest() == oid
+def ref_files(path: LocalPath) -> Iterator[str]:
+    """All files below `refs`, relative to the store; locks are among them."""
+    for folder, _, names in os.walk(os.path.join(path, "refs")):
+        for name in sorted(names):
+            yield os.path.relpath(os.path.join(folder, name), path)
 
 
-def _is_damaged_ref(file: str) -> bool:
+def is_damaged_ref(file: str) -> bool:
+    """Whether a file is there that should hold a ref and does not."""
     try:
         with open(file, "rb") as stream:
             return _REF_CONTENT.fullmatch(stream.read(4096)) is None
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
 
 
-def _set_aside(path: LocalPath, relative: str, reason: str) -> Refusal:
+def set_aside(path: LocalPath, relative: str, reason: str) -> Refusal:
+    """Moves a file of the store away, because of `reason`; says where to."""
     folder = os.path.join(path, SET_ASIDE)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     stem = relative.replace(os.sep, "+")

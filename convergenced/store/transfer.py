@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import pygit2
 from pygit2.enums import ObjectType
 
 from convergenced.errors import StoreError
-from convergenced.model import MODE_TREE
+from convergenced.model import MODE_TREE, Oid
+from convergenced.store.loose import MAX_OBJECT, DamagedError, read_loose
 from convergenced.store.objects import ObjectKind, format_tree, object_id, parse_commit, parse_tree
-
-MAX_OBJECT = 1 << 30
-"""Bytes in one object; a larger one is not read into memory."""
 
 _MODE_SUBMODULE = 0o160000
 _MODES = frozenset({MODE_TREE, 0o100644, 0o100755, 0o100664, 0o120000, _MODE_SUBMODULE})
@@ -28,6 +27,27 @@ _KINDS: dict[ObjectKind, ObjectType] = {
     "tree": ObjectType.TREE,
     "commit": ObjectType.COMMIT,
 }
+
+
+_HEX = rb"[0-9a-f]{40}"
+_PERSON = rb"[^<>\n]*<[^<>\n]*> (?:0|[1-9][0-9]{0,18}) [+-][0-9]{4}\n"
+_COMMIT = re.compile(
+    rb"tree %b\n(?:parent %b\n)*author (?! )%b(?:committer (?! )%b)(?:[^\n]+\n)*\n"
+    % (_HEX, _HEX, _PERSON, _PERSON)
+)
+"""The form of a commit's head that `git fsck --strict` has nothing against."""
+
+
+class AbsentError(ValueError):
+    """There is no such object."""
+
+
+class Named(NamedTuple):
+    """An object as another one names it: as what, and under which name in a tree."""
+
+    oid: Oid
+    kind: ObjectKind
+    name: str
 
 
 def copy_history(
@@ -43,11 +63,13 @@ def copy_history(
     while pending:
         check()
         oid, kind, data = pending.pop()
-        if oid in target:
+        if oid in target.odb:
             continue
         if data is None:
             data = _read(source, oid, kind)
-            children = [(child, child_kind, None) for child, child_kind in _named_by(kind, oid, data)]
+            children: list[tuple[pygit2.Oid, ObjectKind, bytes | None]] = [
+                (pygit2.Oid(hex=child.oid), child.kind, None) for child in named_by(kind, Oid(str(oid)), data)
+            ]
             if children:
                 # Read again when its turn comes: a long history is not held in memory.
                 pending.append((oid, kind, data if kind == "tree" else b""))
@@ -74,25 +96,46 @@ def take_over(
         raise StoreError(f"the store cannot be written: {error}", "free space on the disk?") from error
 
 
-def _read(source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectKind) -> bytes:
-    try:
-        found, size = source.odb.read_header(oid)
-        data = bytes(source.odb.read(oid)[1]) if size <= MAX_OBJECT else b""
-    except KeyError as error:
-        raise ValueError(f"object {oid} is damaged: it is not there") from error
-    except pygit2.GitError as error:
-        raise ValueError(f"object {oid} is damaged: {error}") from error
-    if found != _KINDS[kind]:
-        raise ValueError(f"object {oid} is damaged: it is not the {kind} it is named as")
-    if size > MAX_OBJECT:
-        raise ValueError(f"not allowed: object {oid} has {size} bytes")
-    if object_id(kind, data) != str(oid):
-        raise ValueError(f"object {oid} is damaged: its bytes have another name")
+def read_checked(source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectKind) -> bytes:
+    """An object's bytes as its id stands for them.
+
+    Raises `DamagedError`, also for an object of another kind, and `AbsentError`.
+    """
+    loose = read_loose(source.path, str(oid))
+    if loose is not None:
+        found, data = loose
+    else:
+        found, data = _read_packed(source, oid)
+    if found != kind:
+        raise DamagedError(f"it is not the {kind} it is named as")
     return data
 
 
-def _named_by(kind: ObjectKind, oid: pygit2.Oid, data: bytes) -> Sequence[tuple[pygit2.Oid, ObjectKind]]:
-    """What an object names, having looked at its form."""
+def _read_packed(source: pygit2.Repository, oid: pygit2.Oid) -> tuple[ObjectKind, bytes]:
+    try:
+        number, size = source.odb.read_header(oid)
+        if size > MAX_OBJECT:
+            raise DamagedError(f"it has {size} bytes")
+        data = bytes(source.odb.read(oid)[1])
+    except KeyError as error:
+        raise AbsentError("it is not there") from error
+    except pygit2.GitError as error:
+        raise DamagedError(str(error)) from error
+    kind = next((one for one, its_number in _KINDS.items() if its_number == number), None)
+    if kind is None or object_id(kind, data) != str(oid):
+        raise DamagedError("its bytes have another name")
+    return kind, data
+
+
+def _read(source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectKind) -> bytes:
+    try:
+        return read_checked(source, oid, kind)
+    except (AbsentError, DamagedError) as error:
+        raise ValueError(f"object {oid} is damaged: {error}") from error
+
+
+def named_by(kind: ObjectKind, oid: Oid, data: bytes) -> Sequence[Named]:
+    """What an object names, having looked at its form. Raises `ValueError` for what git would not accept."""
     try:
         match kind:
             case "blob":
@@ -100,16 +143,19 @@ def _named_by(kind: ObjectKind, oid: pygit2.Oid, data: bytes) -> Sequence[tuple[
             case "tree":
                 return _tree_names(oid, data)
             case "commit":
-                commit = parse_commit(data)
-                parents: list[tuple[pygit2.Oid, ObjectKind]] = [
-                    (pygit2.Oid(hex=parent), "commit") for parent in commit.parents
-                ]
-                return [*parents, (pygit2.Oid(hex=commit.tree), "tree")]
+                return _commit_names(oid, data)
     except StoreError as error:
         raise ValueError(f"not allowed: {kind} {oid}: {error.summary}") from error
 
 
-def _tree_names(oid: pygit2.Oid, data: bytes) -> Sequence[tuple[pygit2.Oid, ObjectKind]]:
+def _commit_names(oid: Oid, data: bytes) -> Sequence[Named]:
+    if _COMMIT.match(data) is None or b"\0" in data:
+        raise ValueError(f"not allowed: commit {oid} is malformed")
+    commit = parse_commit(data)
+    return [*(Named(parent, "commit", "") for parent in commit.parents), Named(commit.tree, "tree", "")]
+
+
+def _tree_names(oid: Oid, data: bytes) -> Sequence[Named]:
     entries = parse_tree(data)
     for entry in entries:
         if entry.mode not in _MODES or is_dangerous(entry.name):
@@ -117,7 +163,7 @@ def _tree_names(oid: pygit2.Oid, data: bytes) -> Sequence[tuple[pygit2.Oid, Obje
     if format_tree(entries) != data:
         raise ValueError(f"not allowed: tree {oid} is not in git's order")
     return [
-        (pygit2.Oid(hex=entry.oid), "tree" if entry.mode == MODE_TREE else "blob")
+        Named(entry.oid, "tree" if entry.mode == MODE_TREE else "blob", entry.name)
         for entry in entries
         if entry.mode != _MODE_SUBMODULE  # a submodule's commit lies elsewhere
     ]

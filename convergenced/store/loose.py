@@ -1,0 +1,171 @@
+"""Loose objects as files: one object, deflated, named by its id.
+
+They are read here rather than through libgit2, which never comes back from a truncated one. Promises: what
+is read has the bytes that its id stands for; nothing larger than was asked for is inflated; what was written
+is on the disk, whole, before it has its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from convergenced.errors import StoreError
+from convergenced.model import Oid
+from convergenced.store.objects import ObjectKind
+
+MAX_OBJECT = 1 << 30
+"""Bytes in one object; a larger one is not read into memory."""
+
+_HEADER = re.compile(rb"(blob|tree|commit) (0|[1-9][0-9]{0,18})\0")
+_HEADER_BYTES = 64
+_READ_BYTES = 1024 * 1024
+_KINDS: dict[bytes, ObjectKind] = {b"blob": "blob", b"tree": "tree", b"commit": "commit"}
+
+
+_DAMAGE = (errno.EISDIR, errno.EIO, errno.ELOOP)
+"""What the system says of an object that no trying again will read."""
+
+
+class DamagedError(ValueError):
+    """An object stands there, but not with the bytes that its id stands for. Says why."""
+
+
+def loose_file(repository: str, oid: str) -> str:
+    """Where an object lies if it is loose. `repository` is the folder that has `objects`."""
+    return os.path.join(repository, "objects", oid[:2], oid[2:])
+
+
+def read_loose(repository: str, oid: str) -> tuple[ObjectKind, bytes] | None:
+    """A loose object's kind and bytes; None where there is none. Raises `DamagedError`."""
+    with _opened(repository, oid) as stream:
+        if stream is None:
+            return None
+        inflate, kind, size, data = _begin(stream)
+        if size > MAX_OBJECT:
+            raise DamagedError(f"it has {size} bytes")
+        parts = [data, *_rest(stream, inflate, size - len(data))]
+    whole = b"".join(parts)
+    digest = hashlib.sha1(b"%s %d\0" % (kind.encode(), size), usedforsecurity=False)
+    digest.update(whole)
+    _check_end(inflate, len(whole) == size and digest.hexdigest() == oid)
+    return kind, whole
+
+
+def loose_header(repository: str, oid: str) -> tuple[ObjectKind, int] | None:
+    """A loose object's kind and size by its header; None where there is none. Raises `DamagedError`."""
+    with _opened(repository, oid) as stream:
+        return None if stream is None else _begin(stream)[1:3]
+
+
+def check_loose(repository: str, oid: str) -> ObjectKind | None:
+    """The kind of a loose object that is whole, read piece by piece; None where there is none.
+
+    Raises `DamagedError`.
+    """
+    with _opened(repository, oid) as stream:
+        if stream is None:
+            return None
+        inflate, kind, size, data = _begin(stream)
+        digest = hashlib.sha1(b"%s %d\0" % (kind.encode(), size), usedforsecurity=False)
+        digest.update(data)
+        left = size - len(data)
+        for piece in _rest(stream, inflate, left):
+            digest.update(piece)
+            left -= len(piece)
+    _check_end(inflate, left == 0 and digest.hexdigest() == oid)
+    return kind
+
+
+def write_loose(repository: str, oid: Oid, kind: ObjectKind, data: bytes) -> None:
+    """Puts an object in place, over whatever file stands there. `oid` is known to be its id.
+
+    Raises `StoreError`.
+    """
+    file = loose_file(repository, oid)
+    folder = os.path.dirname(file)
+    temporary = os.path.join(folder, f"tmp_obj_{secrets.token_hex(8)}")  # git's upkeep sweeps such names
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(temporary, "xb") as stream:
+            stream.write(zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data))
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.fchmod(stream.fileno(), 0o444)
+        os.replace(temporary, file)
+        for changed in (folder, os.path.dirname(folder)):
+            _sync_folder(changed)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise StoreError(f"{file} cannot be written: {error}", "free space on the disk?") from error
+
+
+class _opened:  # noqa: N801 - reads as a sentence where it is used
+    """The object's file, None where there is none; what goes wrong while it is read is told as damage."""
+
+    def __init__(self, repository: str, oid: str) -> None:
+        self._file = loose_file(repository, oid)
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> BinaryIO | None:
+        try:
+            self._stream = open(self._file, "rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._in_words(error) from error
+        return self._stream
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if isinstance(error, zlib.error):
+            raise DamagedError("its file is no object") from error
+        if isinstance(error, OSError):
+            raise self._in_words(error) from error
+
+    def _in_words(self, error: OSError) -> Exception:
+        text = f"{self._file} cannot be read: {error.strerror}"
+        return DamagedError(text) if error.errno in _DAMAGE else StoreError(text, "check the disk")
+
+
+def _begin(stream: BinaryIO) -> tuple[zlib._Decompress, ObjectKind, int, bytes]:
+    """The inflating as begun, the kind, the size, and the first bytes of the object."""
+    inflate = zlib.decompressobj()
+    start = inflate.decompress(stream.read(_HEADER_BYTES), _HEADER_BYTES)
+    found = _HEADER.match(start)
+    if found is None:
+        raise DamagedError("its file is no object")
+    return inflate, _KINDS[found[1]], int(found[2]), start[found.end() :]
+
+
+def _rest(stream: BinaryIO, inflate: zlib._Decompress, left: int) -> Iterator[bytes]:
+    """What follows the beginning, and one byte more where there is more than `left`."""
+    while not inflate.eof and left >= 0:
+        chunk = inflate.unconsumed_tail or stream.read(_READ_BYTES)
+        if not chunk:
+            return
+        piece = inflate.decompress(chunk, min(left + 1, _READ_BYTES))
+        left -= len(piece)
+        yield piece
+
+
+def _check_end(inflate: zlib._Decompress, same: bool) -> None:
+    if not inflate.eof or not same:
+        raise DamagedError("its bytes have another name" if inflate.eof else "its file is cut off")
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
