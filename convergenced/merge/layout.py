@@ -24,12 +24,19 @@ MAX_FILE = 64 * 1024 * 1024
 MAX_ENTRIES = 200_000
 """Entries looked at in one tree, at most."""
 
+MAX_SESSIONS = 64
+"""Transcripts that lie in one folder, at most. Where there are more, each goes into a folder named by the
+next hexadecimal digit of its session's id, so that a commit's cost does not grow with their number."""
+
 ROSTER = "roster.json"
 POLICY = "convergence.json"
 MACHINES = "machines"
 CONTEXT = "context"
 SEGMENTS = "segments"
 MEMORY = "memory"
+
+_HEX = frozenset("0123456789abcdef")
+_ID_DIGITS = 32
 
 _FILE_MODES = frozenset({MODE_BLOB, 0o100755, 0o100664})
 """The last is what very old git wrote; neither means anything to us."""
@@ -87,7 +94,10 @@ def read_project(objects: Objects, tree: Oid) -> tuple[ProjectTree, list[Refusal
     sessions, memory, other_context = _read_context(reading, parts.pop(CONTEXT, None))
     for sid, oid in _read_segments(reading, parts.pop(SEGMENTS, None)):
         former = sessions.get(sid, SessionTree())
-        sessions[sid] = SessionTree(oid, former.flat, former.folder)
+        if former.transcript is None:
+            sessions[sid] = SessionTree(oid, former.flat, former.folder)
+        elif former.transcript != oid:
+            reading.refuse(f"{SEGMENTS}: {sid}", "it is there twice", _REMEDY)
     project = ProjectTree(
         roster=roster,
         policy=policy,
@@ -103,14 +113,14 @@ def read_project(objects: Objects, tree: Oid) -> tuple[ProjectTree, list[Refusal
 def write_project(objects: Objects, project: ProjectTree) -> Oid:
     """Keeps the project as a tree. Empty folders leave no trace."""
     context = list(project.other_context)
-    segments: list[TreeEntry] = []
+    segments: dict[SessionId, Oid] = {}
     for sid, session in project.sessions.items():
         if session.folder not in (None, EMPTY_TREE):
             context.append(TreeEntry(sid, MODE_TREE, session.folder))
         if session.flat is not None:
             context.append(TreeEntry(f"{sid}.jsonl", MODE_BLOB, session.flat))
         if session.transcript not in (None, EMPTY_TREE):
-            segments.append(TreeEntry(sid, MODE_TREE, session.transcript))
+            segments[sid] = session.transcript
     if project.memory:
         context.append(TreeEntry(MEMORY, MODE_TREE, write_folder(objects, project.memory)))
     machines = [TreeEntry(name, MODE_BLOB, oid) for name, oid in project.machines.items()]
@@ -119,7 +129,7 @@ def write_project(objects: Objects, project: ProjectTree) -> Oid:
     root += _file_entry(POLICY, project.policy)
     root += _folder_of(objects, MACHINES, machines)
     root += _folder_of(objects, CONTEXT, context)
-    root += _folder_of(objects, SEGMENTS, segments)
+    root += _folder_of(objects, SEGMENTS, _divide(objects, segments))
     return objects.write_tree(root)
 
 
@@ -188,12 +198,34 @@ def _read_context(
     return sessions, memory, tuple(other)
 
 
-def _read_segments(reading: _Reading, entry: TreeEntry | None) -> Iterator[tuple[SessionId, Oid]]:
-    for child in reading.below(entry, SEGMENTS):
-        if is_session_id(child.name) and child.is_tree:
+def _divide(objects: Objects, segments: Mapping[SessionId, Oid], digits: str = "") -> list[TreeEntry]:
+    """The entries of a folder for these transcripts, whose ids all begin with `digits` (hyphens left out)."""
+    if len(segments) <= MAX_SESSIONS:
+        return [TreeEntry(sid, MODE_TREE, oid) for sid, oid in segments.items()]
+    groups: dict[str, dict[SessionId, Oid]] = {}
+    for sid, oid in segments.items():
+        groups.setdefault(_digits(sid)[len(digits)], {})[sid] = oid
+    return [
+        TreeEntry(digit, MODE_TREE, objects.write_tree(_divide(objects, group, digits + digit)))
+        for digit, group in groups.items()
+    ]
+
+
+def _read_segments(
+    reading: _Reading, entry: TreeEntry | None, where: str = SEGMENTS, digits: str = ""
+) -> Iterator[tuple[SessionId, Oid]]:
+    for child in reading.below(entry, where):
+        inner = f"{where}/{child.name}"
+        if is_session_id(child.name) and child.is_tree and _digits(child.name).startswith(digits):
             yield SessionId(child.name), child.oid
+        elif child.name in _HEX and child.is_tree and len(digits) < _ID_DIGITS:
+            yield from _read_segments(reading, child, inner, digits + child.name)
         else:
-            reading.refuse(f"{SEGMENTS}/{child.name}", "it is no session's transcript", _REMEDY)
+            reading.refuse(inner, "it is no session's transcript", _REMEDY)
+
+
+def _digits(sid: str) -> str:
+    return sid.replace("-", "")
 
 
 def _read_machines(reading: _Reading, entry: TreeEntry | None) -> dict[str, Oid]:

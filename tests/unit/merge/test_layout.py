@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 
 from convergenced.errors import NewerSchemaError
 from convergenced.merge import layout
 from convergenced.merge.layout import (
+    MAX_SESSIONS,
     ProjectTree,
     SessionTree,
     policy_of,
@@ -21,6 +24,7 @@ from convergenced.merge.names import MAX_DEPTH, beside, find_fault, settle_names
 from convergenced.merge.segments import write_transcript
 from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Oid, SessionId, TreeEntry
 from tests.fakes.store import MemoryStore
+from tests.transcripts import keep, spoken
 
 SID = SessionId("2af1d7f8-1206-438d-b660-8b22937b7f38")
 ROSTER = b'{"participants": []}'
@@ -248,3 +252,59 @@ def test_a_long_name_still_fits_when_it_is_kept_beside() -> None:
     name = beside("d/" + "é" * 125 + ".md", oid)
     assert find_fault(name.partition("/")[2]) is None
     assert name.endswith(".abcdef12.md")
+
+
+class TestManySessions:
+    """Transcripts beyond what one folder holds go into folders by the digits of their ids."""
+
+    @staticmethod
+    def project(store: MemoryStore, number: int) -> ProjectTree:
+        sids = (SessionId(str(uuid5(NAMESPACE_OID, str(one)))) for one in range(number))
+        sessions = {sid: SessionTree(keep(store, [spoken(sid)])) for sid in sids}
+        return ProjectTree(roster=store.write_blob(b"{}"), sessions=sessions)
+
+    @pytest.mark.parametrize("number", [0, 1, MAX_SESSIONS, MAX_SESSIONS + 1, 17 * MAX_SESSIONS])
+    def test_what_is_written_is_read_again(self, store: MemoryStore, number: int) -> None:
+        project = self.project(store, number)
+        found, refusals = read_project(store, write_project(store, project))
+        assert found == project
+        assert refusals == []
+
+    def test_the_tree_depends_on_what_there_is_and_not_on_how_it_came(self, store: MemoryStore) -> None:
+        project = self.project(store, 200)
+        backwards = replace(project, sessions=dict(sorted(project.sessions.items(), reverse=True)))
+        assert write_project(store, project) == write_project(store, backwards)
+
+    def test_no_folder_is_long_however_many_there_are(self, store: MemoryStore) -> None:
+        root = write_project(store, self.project(store, 3000))
+        (waiting,) = ([entry.oid] for entry in store.read_tree(root) if entry.name == "segments")
+        longest = 0
+        while waiting:
+            entries = store.read_tree(waiting.pop())
+            longest = max(longest, len(entries))
+            waiting += [entry.oid for entry in entries if len(entry.name) == 1]
+        assert 16 <= longest <= MAX_SESSIONS
+
+    def test_a_session_in_the_folder_of_another_digit_is_refused(self, store: MemoryStore) -> None:
+        transcript = folder(store, (SID, MODE_TREE, keep(store, [spoken("a")])))
+        wrong = "0" if SID[0] != "0" else "1"
+        segments = folder(store, (wrong, MODE_TREE, transcript))
+        project, refusals = read_project(store, folder(store, ("segments", MODE_TREE, segments)))
+        assert project.sessions == {}
+        assert f"segments/{wrong}/{SID}" in [refusal.where for refusal in refusals]
+
+    def test_a_session_that_is_there_twice_is_taken_once(self, store: MemoryStore) -> None:
+        first, second = keep(store, [spoken("a")]), keep(store, [spoken("b")])
+        below = folder(store, (SID, MODE_TREE, first))
+        segments = folder(store, (SID[0], MODE_TREE, below), (SID, MODE_TREE, second))
+        project, refusals = read_project(store, folder(store, ("segments", MODE_TREE, segments)))
+        assert project.sessions == {SID: SessionTree(first)}
+        assert [refusal.where for refusal in refusals if "twice" in refusal.reason] == [f"segments: {SID}"]
+
+    def test_folders_inside_one_another_without_end_are_not_followed(self, store: MemoryStore) -> None:
+        inner = keep(store, [spoken("a")])
+        for _ in range(40):
+            inner = folder(store, ("a", MODE_TREE, inner))
+        project, refusals = read_project(store, folder(store, ("segments", MODE_TREE, inner)))
+        assert project.sessions == {}
+        assert any("no session's transcript" in refusal.reason for refusal in refusals)
