@@ -140,7 +140,13 @@ class _opened:  # noqa: N801 - reads as a sentence where it is used
 def _begin(stream: BinaryIO) -> tuple[zlib._Decompress, ObjectKind, int, bytes]:
     """The inflating as begun, the kind, the size, and the first bytes of the object."""
     inflate = zlib.decompressobj()
-    start = inflate.decompress(stream.read(_HEADER_BYTES), _HEADER_BYTES)
+    start = b""
+    # The tables of the compression come first and may fill more than one piece.
+    while not inflate.eof and len(start) < _HEADER_BYTES:
+        chunk = inflate.unconsumed_tail or stream.read(_HEADER_BYTES)
+        if not chunk:
+            break
+        start += inflate.decompress(chunk, _HEADER_BYTES - len(start))
     found = _HEADER.match(start)
     if found is None:
         raise DamagedError("its file is no object")
@@ -151,9 +157,9 @@ def _rest(stream: BinaryIO, inflate: zlib._Decompress, left: int) -> Iterator[by
     """What follows the beginning, and one byte more where there is more than `left`."""
     while not inflate.eof and left >= 0:
         chunk = inflate.unconsumed_tail or stream.read(_READ_BYTES)
-        if not chunk:
-            return
         piece = inflate.decompress(chunk, min(left + 1, _READ_BYTES))
+        if not chunk and not piece:
+            return
         left -= len(piece)
         yield piece
 
