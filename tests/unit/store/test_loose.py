@@ -13,9 +13,9 @@ from convergenced.model import Oid
 from convergenced.store.loose import check_loose, loose_header, read_loose, write_loose
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 4_000, 70_000, 3_000_000])
-@pytest.mark.parametrize("letters", [1, 4, 60, 256])
-@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 4_000, 70_000])
+@pytest.mark.parametrize("letters", [1, 60, 256])
+@pytest.mark.parametrize("level", [0, 1])
 def test_an_object_of_any_size_and_compression_comes_back(
     tmp_path: Path, size: int, letters: int, level: int
 ) -> None:
