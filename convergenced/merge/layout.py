@@ -8,6 +8,7 @@ are not opened.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ MAX_FILE = 64 * 1024 * 1024
 """Bytes in a file of a session's folder or of memory, at most."""
 
 MAX_ENTRIES = 200_000
-"""Entries looked at in one tree, at most."""
+"""Entries looked at in one part of a tree (a folder of the root, or the root itself), at most."""
 
 MAX_SESSIONS = 64
 """Transcripts that lie in one folder, at most. Where there are more, each goes into a folder named by the
@@ -35,6 +36,7 @@ CONTEXT = "context"
 SEGMENTS = "segments"
 MEMORY = "memory"
 
+_ROOT = frozenset({ROSTER, POLICY, MACHINES, CONTEXT, SEGMENTS})
 _HEX = frozenset("0123456789abcdef")
 _ID_DIGITS = 32
 
@@ -81,7 +83,7 @@ def read_project(objects: Objects, tree: Oid) -> tuple[ProjectTree, list[Refusal
     is written by a newer version, `MissingObjectError` where the store is damaged.
     """
     reading = _Reading(objects)
-    root = reading.entries(tree, "")
+    root = reading.entries(tree, "", _ROOT.__contains__)
     parts = {entry.name: entry for entry in root}
     policy = reading.document(parts.pop(POLICY, None), POLICY)
     if policy is not None and not reading.accept(POLICY, parse_policy, policy):
@@ -179,7 +181,7 @@ def _read_context(
     sessions: dict[SessionId, SessionTree] = {}
     memory: dict[str, Oid] = {}
     other: list[TreeEntry] = []
-    for child in reading.below(entry, CONTEXT):
+    for child in reading.below(entry, CONTEXT, _is_in_context):
         sid, dot, suffix = child.name.partition(".")
         if child.name == MEMORY and child.is_tree:
             memory = reading.files(child.oid, f"{CONTEXT}/{MEMORY}")
@@ -214,7 +216,7 @@ def _divide(objects: Objects, segments: Mapping[SessionId, Oid], digits: str = "
 def _read_segments(
     reading: _Reading, entry: TreeEntry | None, where: str = SEGMENTS, digits: str = ""
 ) -> Iterator[tuple[SessionId, Oid]]:
-    for child in reading.below(entry, where):
+    for child in reading.below(entry, where, _is_in_segments):
         inner = f"{where}/{child.name}"
         if is_session_id(child.name) and child.is_tree and _digits(child.name).startswith(digits):
             yield SessionId(child.name), child.oid
@@ -230,13 +232,26 @@ def _digits(sid: str) -> str:
 
 def _read_machines(reading: _Reading, entry: TreeEntry | None) -> dict[str, Oid]:
     machines: dict[str, Oid] = {}
-    for child in reading.below(entry, MACHINES):
+    for child in reading.below(entry, MACHINES, _is_card):
         where = f"{MACHINES}/{child.name}"
         if not child.name.endswith(".json"):
             reading.refuse(where, "it is no machine's card", _REMEDY)
         elif (oid := reading.document(child, where)) is not None:
             machines[child.name] = oid
     return machines
+
+
+def _is_in_context(name: str) -> bool:
+    return name == MEMORY or is_session_id(name.removesuffix(".jsonl"))
+
+
+def _is_in_segments(name: str) -> bool:
+    return is_session_id(name) or name in _HEX
+
+
+def _is_card(name: str) -> bool:
+    """Machines' ids are in lower case."""
+    return name.endswith(".json")
 
 
 def _file_entry(name: str, oid: Oid | None) -> list[TreeEntry]:
@@ -252,7 +267,7 @@ class _Reading:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._looked_at = 0
+        self._looked_at: Counter[str] = Counter()
         self.refusals: list[Refusal] = []
 
     def refuse(self, where: str, reason: str, remedy: str = _REMEDY) -> None:
@@ -261,13 +276,21 @@ class _Reading:
     def refused(self, where: str) -> bool:
         return any(refusal.where == where for refusal in self.refusals)
 
-    def entries(self, tree: Oid, where: str) -> list[TreeEntry]:
-        """The entries of one folder that may stay, as plain files and folders, in byte order."""
+    def entries(
+        self, tree: Oid, where: str, is_ours: Callable[[str], bool] = lambda _: False
+    ) -> list[TreeEntry]:
+        """The entries of one folder that may stay, as plain files and folders, ours first, in byte order.
+
+        What some file system takes for one of ours is left out, even where ours is not there: in a
+        merge the two would meet, and nothing may hide or crowd out a session.
+        """
+        part = where.partition("/")[0]
         kept: dict[str, TreeEntry] = {}
         prefix = f"{where}/" if where else ""
-        for entry in sorted(self._objects.read_tree(tree), key=_name_bytes):
-            self._looked_at += 1
-            if self._looked_at > MAX_ENTRIES:
+        found = self._objects.read_tree(tree)
+        for entry in sorted(found, key=lambda entry: (not is_ours(entry.name), _name_bytes(entry))):
+            self._looked_at[part] += 1
+            if self._looked_at[part] > MAX_ENTRIES:
                 self.refuse(where, f"the tree has more than {MAX_ENTRIES} entries; the rest is not looked at")
                 break
             place = prefix + entry.name.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -276,20 +299,22 @@ class _Reading:
                 self.refuse(place, f"its name {fault}")
             elif not entry.is_tree and entry.mode not in _FILE_MODES:
                 self.refuse(place, _describe_mode(entry.mode))
+            elif key != entry.name and is_ours(key):
+                self.refuse(place, f"its name would hide {key!r}")
             elif key in kept:
                 self.refuse(place, f"its name collides with {kept[key].name!r}")
             else:
                 kept[key] = TreeEntry(entry.name, MODE_TREE if entry.is_tree else MODE_BLOB, entry.oid)
         return list(kept.values())
 
-    def below(self, entry: TreeEntry | None, name: str) -> list[TreeEntry]:
+    def below(self, entry: TreeEntry | None, name: str, is_ours: Callable[[str], bool]) -> list[TreeEntry]:
         """The entries of a folder of the root."""
         if entry is None:
             return []
         if not entry.is_tree:
             self.refuse(name, "it should be a folder")
             return []
-        return self.entries(entry.oid, name)
+        return self.entries(entry.oid, name, is_ours)
 
     def files(self, tree: Oid, where: str, path: str = "", depth: int = 1) -> dict[str, Oid]:
         """All files below a folder, by their path from the folder where the walk began."""

@@ -24,7 +24,7 @@ from convergenced.merge.layout import (
     write_folder,
 )
 from convergenced.merge.memory import merge_text
-from convergenced.merge.names import settle_names
+from convergenced.merge.names import collision_key, settle_names
 from convergenced.merge.roster import merge_rosters
 from convergenced.merge.segments import is_readable
 from convergenced.merge.session import merge_session, transcripts_of, write_flat
@@ -238,7 +238,7 @@ def _choose_all(
 def _choose_entries(
     ours: Iterable[TreeEntry], theirs: Iterable[TreeEntry], base: Iterable[TreeEntry]
 ) -> tuple[TreeEntry, ...]:
-    sides = [{entry.name: entry for entry in side} for side in (ours, theirs, base)]
-    names = sorted({*sides[0], *sides[1]})
-    chosen = (_choose(*(side.get(name) for side in sides)) for name in names)
+    sides = [{collision_key(entry.name): entry for entry in side} for side in (ours, theirs, base)]
+    keys = sorted({*sides[0], *sides[1]})
+    chosen = (_choose(*(side.get(key) for side in sides)) for key in keys)
     return tuple(entry for entry in chosen if entry is not None)

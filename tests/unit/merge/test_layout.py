@@ -129,6 +129,49 @@ def test_old_and_executable_files_are_plain_files(store: MemoryStore, mode: int)
 
 
 @pytest.mark.parametrize(
+    ("within", "name", "hidden"),
+    [
+        ("", "Context", "context"),
+        ("", "\u017fegments", "segments"),
+        ("", "ROSTER.json", "roster.json"),
+        ("", "MACHINES", "machines"),
+        ("context", "Memory", "memory"),
+        ("context", SID.upper(), SID),
+        ("context", f"{SID.upper()}.jsonl", f"{SID}.jsonl"),
+        ("segments", SID.upper(), SID),
+        ("segments", "A", "a"),
+        ("machines", "Desktop-1.json", "desktop-1.json"),
+    ],
+)
+def test_nothing_stands_where_one_of_ours_will_be(
+    store: MemoryStore, within: str, name: str, hidden: str
+) -> None:
+    odd = folder(store, (name, MODE_TREE, folder(store, ("x", MODE_BLOB, store.write_blob(b"x")))))
+    project, refusals = read_project(store, folder(store, (within, MODE_TREE, odd)) if within else odd)
+    assert project == ProjectTree()
+    assert f"its name would hide {hidden!r}" in [refusal.reason for refusal in refusals]
+
+
+def test_a_flood_of_entries_crowds_out_no_session(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_ENTRIES", 10)
+    blob = store.write_blob(b"x")
+    flood = [TreeEntry(f"a{number}", MODE_BLOB, blob) for number in range(20)]
+    ours = ProjectTree(
+        roster=store.write_blob(ROSTER),
+        sessions={
+            SID: SessionTree(write_transcript(store, [b"{}\n"]), None, write_folder(store, {"a": blob}))
+        },
+        memory={entry.name: blob for entry in flood},
+        other=tuple(flood),
+        other_context=tuple(flood),
+    )
+    project, _ = read_project(store, write_project(store, ours))
+    assert (project.sessions, project.roster) == (ours.sessions, ours.roster)
+
+
+@pytest.mark.parametrize(
     ("first", "second"),
     [("A.md", "a.md"), ("stra\u00dfe", "strasse"), (unicodedata.normalize("NFD", "é"), "é"), ("K", "\u212a")],
 )

@@ -11,7 +11,14 @@ import pytest
 from convergenced.canon.transcript import fork_id
 from convergenced.errors import NewerSchemaError, RefusedInputError
 from convergenced.merge import tree as tree_module
-from convergenced.merge.layout import ProjectTree, SessionTree, read_folder, write_folder, write_project
+from convergenced.merge.layout import (
+    ProjectTree,
+    SessionTree,
+    read_folder,
+    read_project,
+    write_folder,
+    write_project,
+)
 from convergenced.merge.names import beside
 from convergenced.merge.roster import parse_roster
 from convergenced.merge.session import write_flat
@@ -183,6 +190,22 @@ class TestFolders:
     def test_names_that_collide_are_settled(self, store: MemoryStore) -> None:
         merged = merge(store, with_files(store, {"A.txt": b"1"}), with_files(store, {"a.txt": b"2"}))
         assert len({path.casefold() for path in files_of(store, merged)}) == 2
+
+
+class TestHostileNames:
+    def test_a_folder_that_looks_like_ours_hides_no_session(self, store: MemoryStore) -> None:
+        ours = ProjectTree(sessions={SID: SessionTree(keep(store, [P, A]))})
+        odd = store.write_tree([TreeEntry("x", MODE_BLOB, store.write_blob(b"x"))])
+        root = store.write_tree([TreeEntry(name, MODE_TREE, odd) for name in ("Context", "Segments")])
+        merged = merge(store, ours, read_project(store, root)[0])
+        assert read_project(store, write_project(store, merged.tree))[0].sessions == ours.sessions
+
+    def test_what_newer_versions_named_nearly_alike_stays_once(self, store: MemoryStore) -> None:
+        blob = store.write_blob(b"x")
+        sides = [ProjectTree(other=(TreeEntry(name, MODE_BLOB, blob),)) for name in ("Future", "future")]
+        merged = merge(store, *sides)
+        assert merged.tree.other == sides[1].other
+        assert read_project(store, write_project(store, merged.tree))[0] == merged.tree
 
 
 class TestMemory:
