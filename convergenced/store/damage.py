@@ -22,6 +22,8 @@ MAX_ASIDE = 10_000
 """Files set aside under one name, at most."""
 
 _REF_CONTENT = re.compile(rb"(?:[0-9a-f]{40}|ref: refs/[^\0\n]+)\n?")
+_PACKED_REFS = "packed-refs"
+_PACKED_LINE = re.compile(rb"#[^\0\n]*\n|[0-9a-f]{40} refs/[^\0\n]+\n|\^[0-9a-f]{40}\n")
 _LOCK = "a lock left behind by a process that was stopped"
 
 
@@ -36,7 +38,28 @@ def recover_refs(path: LocalPath) -> tuple[Refusal, ...]:
             refusals.append(set_aside(path, relative, _LOCK))
         elif is_damaged_ref(os.path.join(path, relative)):
             refusals.append(set_aside(path, relative, "the ref was empty or damaged"))
+    refusals.extend(_recover_packed_refs(path))
     return tuple(refusals)
+
+
+def _recover_packed_refs(path: LocalPath) -> list[Refusal]:
+    """Keeps the whole lines of a `packed-refs` that git cannot read; the refs that it lost are made again."""
+    file = os.path.join(path, _PACKED_REFS)
+    try:
+        with open(file, "rb") as stream:
+            lines = stream.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    whole = [line for line in lines if _PACKED_LINE.fullmatch(line)]
+    if whole == lines:
+        return []
+    refusal = set_aside(path, _PACKED_REFS, "the list of refs was damaged")
+    with open(f"{file}.new", "wb") as stream:
+        stream.writelines(whole)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(f"{file}.new", file)
+    return [refusal]
 
 
 def set_aside_if_damaged(path: LocalPath, oid: Oid) -> bool:

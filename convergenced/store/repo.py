@@ -59,6 +59,7 @@ def open_store(path: LocalPath, *, recover: bool = True) -> GitStore:
         if recover:
             if not os.path.exists(os.path.join(path, "objects")):
                 _make(path)
+            os.makedirs(os.path.join(path, "refs"), exist_ok=True)
             recovered = recover_refs(path)
             if not os.path.exists(os.path.join(path, "HEAD")):
                 _write_head(path)
