@@ -29,10 +29,19 @@ CREATE TABLE IF NOT EXISTS file (
 CREATE TABLE IF NOT EXISTS replica (
   folder TEXT PRIMARY KEY, project TEXT NOT NULL, root TEXT NOT NULL, by_hand INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS head (folder TEXT PRIMARY KEY, oid TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pause (project TEXT PRIMARY KEY, until REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stranger (peer TEXT, project TEXT, tip TEXT, PRIMARY KEY (peer, project))
   WITHOUT ROWID;
 """
+_LOOKS = (
+    "SELECT folder, path, device, inode, size, mtime_ns, consumed, window, oid FROM file LIMIT 0",
+    "SELECT folder, project, root, by_hand FROM replica LIMIT 0",
+    "SELECT folder, oid FROM head LIMIT 0",
+    "SELECT project, until FROM pause LIMIT 0",
+    "SELECT peer, project, tip FROM stranger LIMIT 0",
+)
+"""What fails where a table is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,16 @@ class State:
                 "upgrade convergence, or move the file away: it is only a cache",
             )
         self._db.executescript(_TABLES)
+        self._check()
         self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def _check(self) -> None:
+        """Raises `sqlite3.DatabaseError` for damage that a first look at the file does not show."""
+        for look in _LOOKS:
+            self._db.execute(look)
+        found = str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
 
     def find_damage(self) -> str | None:
         """What is wrong with the database as a file, in sqlite's words; None where nothing is."""
@@ -151,6 +169,18 @@ class State:
         """Forgets all notes of a folder, so that everything in it is read again."""
         with self._lock:
             self._db.execute("DELETE FROM file WHERE folder = ?", (folder,))
+            self._db.execute("DELETE FROM head WHERE folder = ?", (folder,))
+
+    def head(self, folder: str) -> Oid | None:
+        """The commit at which the folder's notes were last brought up to date."""
+        with self._lock:
+            row = self._db.execute("SELECT oid FROM head WHERE folder = ?", (folder,)).fetchone()
+        return Oid(str(row[0])) if row else None
+
+    def note_head(self, folder: str, commit: Oid) -> None:
+        """Remembers which commit the folder's notes belong to: without it they mean nothing."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO head VALUES (?,?)", (folder, commit))
 
     def replicas(self) -> list[ReplicaNote]:
         """The folders that take part in projects."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
-from convergenced.errors import ConvergenceError, FileChangedError, RefusedInputError
+from convergenced.errors import ConvergenceError, FileChangedError, MissingObjectError, RefusedInputError
 from convergenced.machine.state import FileNote
 from convergenced.merge import layout
 from convergenced.merge.documents import Json
@@ -108,6 +108,7 @@ class _Ingest:
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._notes = parts.state.files(replica.folder)
         self._noted = frozenset(self._notes)
+        self._stale: frozenset[str] = frozenset()
         self._fresh: dict[str, FileNote] = {}
         self._report = IngestReport()
         self._changes = _Changes()
@@ -116,9 +117,8 @@ class _Ingest:
         report, replica = self._report, self._replica
         head = ref_of(self._store, replica_ref(replica))
         tip = tip_of(self._store, replica.project)
-        if head is None:
-            # Notes name objects of the store: where it was lost or begun anew they mean nothing.
-            self._notes = {}
+        if not self._is_noted_at(head):
+            self._stale, self._notes = self._noted, {}
         base, _ = project_at(self._store, head)
         tip_tree, left_out = project_at(self._store, tip)
         scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
@@ -140,11 +140,12 @@ class _Ingest:
             # Nothing local yet: only say on the project's branch that this machine takes part.
             self._commit(self._with_papers(tip_tree, tip_tree, tip), head, tip)
         else:
-            self._commit(self._with_papers(tree, tip_tree, tip), head, head)
-        self._remember(scan)
+            head = self._commit(self._with_papers(tree, tip_tree, tip), head, head)
+        self._remember(scan, head)
         return report
 
-    def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> None:
+    def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> Oid:
+        """Brings the tree onto the branch; returns the commit that has it."""
         steps.reached("ingest.read")
         oid = write_project(self._store, tree)
         report = self._report
@@ -162,19 +163,36 @@ class _Ingest:
             steps.reached("ingest.committed")
         report.merged = advance(self._store, self._replica.project, commit)
         steps.reached("ingest.advanced")
+        return commit
 
-    def _remember(self, scan: Scan) -> None:
+    def _remember(self, scan: Scan, head: Oid | None) -> None:
         state, folder = self._parts.state, self._replica.folder
         present = {f"{sid}.jsonl" for sid in scan.transcripts} | scan.attached.keys() | scan.memory.keys()
-        gone = self._noted - present
-        if not self._fresh and not gone:
+        gone = (self._noted - present) | self._stale
+        is_new_head = head is not None and state.head(folder) != head
+        if not self._fresh and not gone and not is_new_head:
             return
         with state.together():
-            for path, note in self._fresh.items():
-                state.note_file(folder, path, note)
             for path in gone:
                 state.forget_file(folder, path)
+            for path, note in self._fresh.items():
+                state.note_file(folder, path, note)
+            if head is not None and is_new_head:
+                state.note_head(folder, head)
         steps.reached("ingest.noted")
+
+    def _is_noted_at(self, head: Oid | None) -> bool:
+        """Whether the notes are of this head, or of one it came from: they name objects of its history.
+
+        Where the store was lost, begun anew or set back to an older copy, they are not.
+        """
+        noted = self._parts.state.head(self._replica.folder)
+        if head is None or noted is None:
+            return False
+        try:
+            return noted == head or self._store.merge_base(noted, head) == noted
+        except MissingObjectError:
+            return False
 
     # -- sessions
 

@@ -162,6 +162,7 @@ class _Localize:
         if complete:
             report.settled = True
             self._store.swap(ref, head, tip)
+            self._parts.state.note_head(self._replica.folder, tip)
             steps.reached("localize.settled")
         return report
 
