@@ -16,6 +16,9 @@ from pathlib import Path
 from convergenced.machine.durable import TEMPORARY_PREFIX
 from tests.e2e.machines import Machine, git, make_hub, record
 
+DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
+"""Whether all combinations are wanted rather than a selection."""
+
 REMOTE = "git@example.org:team/proj.git"
 Files = dict[str, dict[str, bytes]]
 """The local files of machines: by name of the machine, then by path."""
@@ -124,6 +127,13 @@ def once(machine: Machine) -> None:
     """One pass of everything, which must find everything in step in the end."""
     done = machine.run_daemon("--once")
     assert done.returncode == 0, (machine.name, done.returncode, done.stderr)
+
+
+def lose_all_but_files(machine: Machine) -> None:
+    """Takes the store and the state away; the local files stay."""
+    shutil.rmtree(machine.store)
+    for path in machine.conv.glob("state.sqlite*"):
+        path.unlink()
 
 
 def _link(source: str, target: str) -> None:

@@ -7,8 +7,6 @@ disturbed: the same bytes on both machines, one tip, nothing left over, without 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 
@@ -17,6 +15,7 @@ import pytest
 from convergenced import steps
 from convergenced.steps import STEPS
 from tests.crash.pairs import (
+    DEEP,
     NEW_HERE,
     NEW_THERE,
     OURS,
@@ -25,11 +24,11 @@ from tests.crash.pairs import (
     TORN,
     Files,
     Pair,
+    lose_all_but_files,
     once,
 )
 from tests.e2e.machines import DAEMON, PATIENCE, Machine
 
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 KILLED = -signal.SIGKILL
 
 ONCE_A_PASS = frozenset({"exchange.pushed", "localize.planned", "localize.removed", "localize.settled"})
@@ -43,25 +42,6 @@ TWICE = STEPS if DEEP else STEPS[1::6]
 SECOND_TIME = [step for step in STEPS if step not in ONCE_A_PASS][:: 1 if DEEP else 6]
 BEGUN_ANEW = STEPS if DEEP else STEPS[2::6]
 LIVE = STEPS if DEEP else ("ingest.committed", "exchange.pushed", "replace.published")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(kept_pair: Pair) -> Files:
-    """What both machines hold in the end when nothing goes wrong."""
-    kept_pair.restore()
-    kept_pair.settle()
-    kept_pair.check_equal(kept_pair.files())
-    return kept_pair.files()
-
-
-@pytest.fixture(scope="module")
-def undisturbed_anew(kept_pair: Pair) -> Files:
-    """The same where the desktop begins with its local files alone."""
-    kept_pair.restore()
-    _lose_all_but_files(kept_pair.desktop)
-    kept_pair.settle()
-    kept_pair.check_equal(kept_pair.files())
-    return kept_pair.files()
 
 
 def test_the_undisturbed_end_holds_every_record_once(pair: Pair, undisturbed: Files) -> None:
@@ -126,7 +106,7 @@ def test_killed_again_while_it_recovers(pair: Pair, undisturbed: Files, step: st
 
 @pytest.mark.parametrize("step", BEGUN_ANEW)
 def test_killed_while_a_lost_store_is_rebuilt(pair: Pair, undisturbed_anew: Files, step: str) -> None:
-    _lose_all_but_files(pair.desktop)
+    lose_all_but_files(pair.desktop)
     before = pair.desktop.files()
     assert _die_at(pair.desktop, step)
     _check_each_file_is_old_or_new(pair.desktop, before, undisturbed_anew)
@@ -179,9 +159,3 @@ def _recover(pair: Pair, end: Files) -> None:
     for machine in pair.machines:
         once(machine)
     pair.check_equal(end)
-
-
-def _lose_all_but_files(machine: Machine) -> None:
-    shutil.rmtree(machine.store)
-    for path in machine.conv.glob("state.sqlite*"):
-        path.unlink()
