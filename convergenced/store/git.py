@@ -21,6 +21,8 @@ from pygit2.enums import ObjectType
 from convergenced.errors import MissingObjectError, RefMovedError, StoreError
 from convergenced.model import EMPTY_TREE, Commit, LocalPath, Oid, Refusal, TreeEntry
 from convergenced.store import damage
+from convergenced.store.ancestry import best_common_ancestor
+from convergenced.store.loose import loose_header
 from convergenced.store.objects import (
     ObjectKind,
     format_commit,
@@ -29,8 +31,11 @@ from convergenced.store.objects import (
     parse_commit,
     parse_tree,
 )
+from convergenced.store.transfer import read_checked
 
 BRANCHES = "refs/heads/"
+MAX_COMMITS = 10_000
+"""Commits kept in memory, at most."""
 
 _KINDS: dict[ObjectKind, ObjectType] = {
     "blob": ObjectType.BLOB,
@@ -51,6 +56,8 @@ class GitStore:
         """What had to be set aside when the store was opened."""
         self._handles = threading.local()
         self._moving = threading.Lock()
+        self._generation = 0
+        self._commits: dict[Oid, Commit] = {}
 
     # Objects
 
@@ -73,10 +80,14 @@ class GitStore:
     def blob_size(self, oid: Oid) -> int:
         """Bytes in the blob, from the object's header."""
         try:
-            kind, size = self._repo.odb.read_header(oid)
+            if (loose := loose_header(self.path, oid)) is not None:
+                is_blob, size = loose[0] == "blob", loose[1]
+            else:
+                kind, size = self._repo.odb.read_header(oid)
+                is_blob = kind == ObjectType.BLOB
         except _LIBGIT2_ERRORS as error:
             raise _missing(oid, "blob") from error
-        if kind != ObjectType.BLOB:
+        if not is_blob:
             raise _missing(oid, "blob")
         return int(size)
 
@@ -129,12 +140,12 @@ class GitStore:
 
     def merge_base(self, one: Oid, other: Oid) -> Oid | None:
         """The best common ancestor; of several equally good ones always the same."""
-        first, second = sorted((one, other))
-        try:
-            base: pygit2.Oid | None = self._repo.merge_base(first, second)
-        except _LIBGIT2_ERRORS as error:
-            raise MissingObjectError(f"the history of {one} and {other} is incomplete", _RESTART) from error
-        return None if base is None else Oid(str(base))
+        return best_common_ancestor(self._commit, one, other)
+
+    def reopen(self) -> None:
+        """Forgets what is remembered of the files: they were changed by other means."""
+        self._commits.clear()
+        self._generation += 1
 
     # Below the surface
 
@@ -142,22 +153,29 @@ class GitStore:
     def _repo(self) -> pygit2.Repository:
         """The handle of the calling thread."""
         repo: pygit2.Repository | None = getattr(self._handles, "repo", None)
-        if repo is None:
+        generation = self._generation
+        if repo is None or self._handles.generation != generation:
             try:
                 repo = pygit2.Repository(self.path)
             except _LIBGIT2_ERRORS as error:
                 raise StoreError(f"the store {self.path} cannot be opened: {error}", _RESTART) from error
-            self._handles.repo = repo
+            self._handles.repo, self._handles.generation = repo, generation
         return repo
+
+    def _commit(self, oid: Oid) -> Commit:
+        """A commit, read once as long as few others are: histories are walked again and again."""
+        commit = self._commits.get(oid)
+        if commit is None:
+            if len(self._commits) >= MAX_COMMITS:
+                self._commits.clear()
+            commit = self._commits[oid] = self.read_commit(oid)
+        return commit
 
     def _read(self, kind: ObjectKind, oid: Oid) -> bytes:
         try:
-            found, data = self._repo.odb.read(oid)
+            return read_checked(self._repo, pygit2.Oid(hex=oid), kind)
         except _LIBGIT2_ERRORS as error:
             raise _missing(oid, kind) from error
-        if found != _KINDS[kind]:
-            raise _missing(oid, kind)
-        return bytes(data)
 
     def _write(self, kind: ObjectKind, data: bytes) -> Oid:
         oid = object_id(kind, data)
@@ -170,11 +188,7 @@ class GitStore:
         return oid
 
     def _check_descends(self, ref: str, old: Oid, new: Oid) -> None:
-        try:
-            descends = old == new or self._repo.descendant_of(new, old)
-        except _LIBGIT2_ERRORS as error:
-            raise MissingObjectError(f"the history of {new} is incomplete", _RESTART) from error
-        if not descends:
+        if self.merge_base(new, old) != old:
             raise StoreError(f"{ref} would lose history: {new} does not descend from {old}")
 
 

@@ -101,14 +101,15 @@ def read_checked(source: pygit2.Repository, oid: pygit2.Oid, kind: ObjectKind) -
 
     Raises `DamagedError`, also for an object of another kind, and `AbsentError`.
     """
-    loose = read_loose(source.path, str(oid))
-    if loose is not None:
-        found, data = loose
-    else:
-        found, data = _read_packed(source, oid)
+    found, data = read_any(source, Oid(str(oid)))
     if found != kind:
         raise DamagedError(f"it is not the {kind} it is named as")
     return data
+
+
+def read_any(source: pygit2.Repository, oid: Oid) -> tuple[ObjectKind, bytes]:
+    """An object's kind and bytes, whatever it is. Raises `DamagedError` and `AbsentError`."""
+    return read_loose(source.path, oid) or _read_packed(source, pygit2.Oid(hex=oid))
 
 
 def _read_packed(source: pygit2.Repository, oid: pygit2.Oid) -> tuple[ObjectKind, bytes]:

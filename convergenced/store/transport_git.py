@@ -92,12 +92,24 @@ class GitPeer:
     ) -> None:
         self._place = place
         self._store = store
+        self._all_environ = environ
         self._program = program
         self._timeouts = timeouts
         self._programs = Programs()
         self._environ = _git_environ(environ, place)
         self._target = place.path or place.url.bare or place.url.text
         self._config = (*_CONFIG, *_credential_config(place))
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self._place.name
+
+    def for_store(self, store: LocalPath) -> GitPeer:
+        """The same peer for another repository of ours."""
+        return GitPeer(
+            self._place, store, program=self._program, environ=self._all_environ, timeouts=self._timeouts
+        )
 
     def list(self) -> dict[str, Oid]:
         """All branches of the peer and their tips: one round trip."""

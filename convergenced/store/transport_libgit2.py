@@ -53,8 +53,19 @@ class Libgit2Peer:
         self._store = store
         self._environ = dict(environ)
         self._stopping = threading.Event()
+        self._seconds = connect, silence
         pygit2.settings.server_connect_timeout = max(1, round(connect * 1000))
         pygit2.settings.server_timeout = max(1, round(silence * 1000))
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self._place.name
+
+    def for_store(self, store: LocalPath) -> Libgit2Peer:
+        """The same peer for another repository of ours."""
+        connect, silence = self._seconds
+        return Libgit2Peer(self._place, store, environ=self._environ, connect=connect, silence=silence)
 
     def list(self) -> dict[str, Oid]:
         """All branches of the peer and their tips: one round trip."""

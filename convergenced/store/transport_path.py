@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 import pygit2
 
 from convergenced.errors import BranchesRefusedError, PeerError, PeerRefusedError
-from convergenced.model import LocalPath, Oid
+from convergenced.model import Commit, LocalPath, Oid
+from convergenced.store.ancestry import best_common_ancestor
 from convergenced.store.handles import GIT_FAILURES, open_exactly, store_handle
 from convergenced.store.handles import tip as tip_of
+from convergenced.store.objects import parse_commit
 from convergenced.store.refnames import BRANCHES, is_branch, is_ref_name
 from convergenced.store.refusals import (
     BEHIND,
@@ -28,7 +30,7 @@ from convergenced.store.refusals import (
     push_reason,
     stopped,
 )
-from convergenced.store.transfer import copy_history, take_over
+from convergenced.store.transfer import copy_history, read_checked, take_over
 
 LOCK_TRIES = 20
 LOCK_PAUSE = 0.02
@@ -42,6 +44,16 @@ class PathPeer:
         self._place = place
         self._store = store
         self._stopping = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self._place.name
+
+    @property
+    def repository(self) -> LocalPath:
+        """The folder that has its objects. Raises `PeerError`."""
+        return LocalPath(self._open_peer().path)
 
     def list(self) -> dict[str, Oid]:
         """All branches of the peer and their tips. A ref that cannot be read is left out."""
@@ -97,7 +109,7 @@ class PathPeer:
             if old == new:
                 return None
             try:
-                if old is not None and not (old in store and store.descendant_of(new, old)):
+                if old is not None and not _descends(store, new, old):
                     return f"{BEHIND} (fetch first)"
                 copy_history(store, peer, new, self._check)
                 _move(peer, ref, old, new)
@@ -137,6 +149,14 @@ class PathPeer:
             failure = explain(str(error), self._place).error
             missing = "HEAD" not in names and ".git" not in names
             raise (not_a_repository(self._place) if missing else failure) from error
+
+
+def _descends(store: pygit2.Repository, new: pygit2.Oid, old: pygit2.Oid) -> bool:
+    def read(oid: Oid) -> Commit:
+        return parse_commit(read_checked(store, pygit2.Oid(hex=oid), "commit"))
+
+    ours, theirs = Oid(str(new)), Oid(str(old))
+    return old in store.odb and best_common_ancestor(read, ours, theirs) == theirs
 
 
 def _move(repository: pygit2.Repository, ref: str, old: pygit2.Oid | None, new: pygit2.Oid) -> None:
