@@ -2,7 +2,8 @@
 
 Owns the notes that make a second look cheap (which bytes of which file are already accounted
 for) and the switches that survive a restart (pauses, folders that were joined by hand). Deleting
-the database costs time: everything about content is rebuilt from the local files and the store.
+the database costs time: everything about content is rebuilt from the local files and the store. So a
+row that makes no sense counts as none.
 """
 
 from __future__ import annotations
@@ -69,6 +70,23 @@ class ReplicaNote:
     by_hand: bool
 
 
+_SOUND_FILES = (
+    "SELECT path, device, inode, size, mtime_ns, consumed, window, oid FROM file WHERE folder = ?"
+    " AND typeof(path) IN ('text', 'blob') AND typeof(window) = 'blob' AND typeof(oid) = 'text'"
+    " AND typeof(device) = 'integer' AND typeof(inode) = 'integer' AND typeof(size) = 'integer'"
+    " AND typeof(mtime_ns) = 'integer' AND typeof(consumed) = 'integer' AND consumed BETWEEN 0 AND size"
+)
+_SOUND_REPLICAS = (
+    "SELECT folder, project, root, by_hand FROM replica WHERE typeof(folder) = 'text'"
+    " AND typeof(project) = 'text' AND typeof(root) IN ('text', 'blob') AND typeof(by_hand) = 'integer' ORDER BY folder"
+)
+
+
+def _lenient(raw: bytes) -> str:
+    """Text that a damaged page holds is text all the same, and nobody's name."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
 def _text(path: str) -> str | bytes:
     """Sqlite refuses lone surrogates (undecodable file names); those are kept as bytes."""
     try:
@@ -90,6 +108,7 @@ class State:
         self._db = sqlite3.connect(
             path, check_same_thread=False, timeout=BUSY_MS / 1000, isolation_level=None
         )
+        self._db.text_factory = _lenient
         self._db.execute("PRAGMA journal_mode=WAL")
         # Losing the last transactions in a power cut is harmless: the notes are a cache.
         self._db.execute("PRAGMA synchronous=OFF")
@@ -141,11 +160,7 @@ class State:
     def files(self, folder: str) -> dict[str, FileNote]:
         """The notes of one context folder, by path relative to it."""
         with self._lock:
-            rows = self._db.execute(
-                "SELECT path, device, inode, size, mtime_ns, consumed, window, oid FROM file"
-                " WHERE folder = ?",
-                (folder,),
-            ).fetchall()
+            rows = self._db.execute(_SOUND_FILES, (folder,)).fetchall()
         return {_path(row[0]): FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7])) for row in rows}
 
     def note_file(self, folder: str, path: str, note: FileNote) -> None:
@@ -185,9 +200,7 @@ class State:
     def replicas(self) -> list[ReplicaNote]:
         """The folders that take part in projects."""
         with self._lock:
-            rows = self._db.execute(
-                "SELECT folder, project, root, by_hand FROM replica ORDER BY folder"
-            ).fetchall()
+            rows = self._db.execute(_SOUND_REPLICAS).fetchall()
         return [
             ReplicaNote(folder, ProjectId(project), LocalPath(_path(root)), bool(by_hand))
             for folder, project, root, by_hand in rows
@@ -209,7 +222,12 @@ class State:
     def pauses(self) -> dict[str, float | None]:
         """What is paused (a project id, or `*` for all) and until when, Unix seconds."""
         with self._lock:
-            return dict(self._db.execute("SELECT project, until FROM pause").fetchall())
+            return dict(
+                self._db.execute(
+                    "SELECT project, until FROM pause"
+                    " WHERE typeof(project) = 'text' AND typeof(until) IN ('real', 'null')"
+                ).fetchall()
+            )
 
     def pause(self, project: str, until: float | None) -> None:
         """Pauses a project (`*`: all), for ever where `until` is None."""
