@@ -78,7 +78,8 @@ _SOUND_FILES = (
 )
 _SOUND_REPLICAS = (
     "SELECT folder, project, root, by_hand FROM replica WHERE typeof(folder) = 'text'"
-    " AND typeof(project) = 'text' AND typeof(root) IN ('text', 'blob') AND typeof(by_hand) = 'integer' ORDER BY folder"
+    " AND typeof(project) = 'text' AND typeof(root) IN ('text', 'blob') AND typeof(by_hand) = 'integer'"
+    " ORDER BY folder"
 )
 
 

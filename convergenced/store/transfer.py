@@ -170,17 +170,20 @@ def _tree_names(oid: Oid, data: bytes) -> Sequence[Named]:
     ]
 
 
+_GIT_NAMES = (".git", ".gitmodules")
+_NTFS_SHORT = re.compile(r"git~1|gitmod~[1-4]|gi7eba~[1-9]")
 _IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 
 
 def is_dangerous(name: str) -> bool:
     """Whether some file system takes the name for `.git`, for this folder or the one above.
 
-    The rules are those of `git fsck` (hasDot, hasDotdot, hasDotgit), HFS+ and NTFS included.
+    The rules are those of `git fsck` (hasDot, hasDotdot, hasDotgit), HFS+ and NTFS included. A
+    `.gitmodules` counts too: what it may say is git's own matter, and nothing of ours is called so.
     """
     if name in ("", ".", ".."):
         return True
-    if _IGNORED_BY_HFS.sub("", name).casefold() == ".git":
+    if _IGNORED_BY_HFS.sub("", name).casefold() in _GIT_NAMES:
         return True
     parts = (part.partition(":")[0].rstrip(". ").casefold() for part in name.split("\\"))
-    return any(part in (".git", "git~1") for part in parts)
+    return any(part in _GIT_NAMES or _NTFS_SHORT.fullmatch(part) for part in parts)

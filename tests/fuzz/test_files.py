@@ -31,6 +31,8 @@ from convergenced.model import LocalPath, Oid, ProjectId, Snapshot
 from tests.fuzz.mutation import mutate
 from tests.repositories import run_git
 
+pytestmark = pytest.mark.timeout(1800)  # for the deep profile
+
 on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 seeds = st.integers(0, 1 << 32)
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.fuzz import mutation
 from tests.fuzz.targets import TARGETS, Target
 
+pytestmark = pytest.mark.timeout(1800)  # for the deep profile
+
 SEEDS = {name: sorted(target.seeds()) for name, target in TARGETS.items()}
 ROUNDS = 4
 """Inputs tried in each example: one stands on the other, as in a long run."""
