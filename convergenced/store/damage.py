@@ -91,6 +91,16 @@ def is_damaged_ref(file: str) -> bool:
         return False
 
 
+def keep_ref(path: LocalPath, ref: str, target: Oid) -> None:
+    """Writes down among what was set aside where a ref stood that is about to be made anew."""
+    folder = os.path.join(path, SET_ASIDE)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(folder, f"{ref.replace('/', '+')}@{target}"), "w", encoding="ascii") as stream:
+        stream.write(f"{target}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def set_aside(path: LocalPath, relative: str, reason: str) -> Refusal:
     """Moves a file of the store away, because of `reason`; says where to."""
     folder = os.path.join(path, SET_ASIDE)

@@ -48,10 +48,10 @@ class Healed:
 
     def __str__(self) -> str:
         """In words, for the log; empty where nothing was healed."""
-        parts = [f"{_objects(number)} from {name}" for name, number in self.sources.items()]
+        parts = [f"{count_of(number, 'object')} from {name}" for name, number in self.sources.items()]
         others = len([flaw for flaw in self.healed if flaw.kind in ("ref", "lock", "pack")])
         if others:
-            parts.append(f"{others} damaged {'file' if others == 1 else 'files'}")
+            parts.append(count_of(others, "damaged file"))
         return f"healed {', '.join(parts)}" if parts else ""
 
 
@@ -247,5 +247,6 @@ def _branch_of(ref: str) -> str | None:
     return ref if ref.startswith("refs/heads/") else None
 
 
-def _objects(number: int) -> str:
-    return "1 object" if number == 1 else f"{number} objects"
+def count_of(number: int, noun: str) -> str:
+    """A number of things in words."""
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

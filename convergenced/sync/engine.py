@@ -20,6 +20,7 @@ from convergenced.ports import Checkouts, Peer
 from convergenced.store.branch import ahead_behind
 from convergenced.sync.board import ALL, Board, Distance, Missing, PeerStatus, ReplicaState
 from convergenced.sync.desk import Desk, Surroundings
+from convergenced.sync.healing import Healing
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.passes import Passes
 from convergenced.sync.plan import replica_due
@@ -41,8 +42,9 @@ class Engine:
         self.desk = Desk(surroundings, settings)
         self._clock = self.desk.clock
         self._lookout = Lookout(self.desk)
-        self._rounds = Rounds(self.desk, self._lookout)
-        self._passes = Passes(self.desk, self._lookout, self._rounds)
+        self._healing = Healing(self.desk)
+        self._rounds = Rounds(self.desk, self._lookout, self._healing)
+        self._passes = Passes(self.desk, self._lookout, self._rounds, self._healing)
         self._rescan_due = 0.0
         self._drift = 0.0
         self._waiters: list[_Waiter] = []
@@ -139,6 +141,9 @@ class Engine:
         times = [now + self.desk.surroundings.idle_turn, self._rescan_due]
         if self._lookout.due is not None:
             times.append(self._lookout.due)
+        healing_due = self._healing.next_due()
+        if healing_due is not None:
+            times.append(healing_due)
         times.extend(due for _, due in self._passes_due())
         times.extend(peer.due_at for peer in self.board.peers.values() if self._rounds.may_start(peer))
         times.extend(waiter.deadline for waiter in self._waiters if waiter.deadline is not None)
@@ -168,6 +173,7 @@ class Engine:
                 state.asked = now if state.asked is None else state.asked
         if self._lookout.due is not None and now >= self._lookout.due:
             self._lookout.start()
+        self._healing.start_due()
         for state, due in self._passes_due():
             if now >= due:
                 self._passes.start(state)
@@ -292,7 +298,9 @@ class Engine:
         if self.board.halted is not None:
             return [Missing("", f"nothing is synced: {self.board.halted}", "person")]
         wanted = self.board.projects() if projects is None else list(projects)
-        return [miss for project in wanted for miss in self.board.missing(project, since)]
+        healing = [project for project in wanted if self._healing.is_healing(project)]
+        found = [Missing(project, "the store is being healed", "work") for project in healing]
+        return found + [miss for project in wanted for miss in self.board.missing(project, since)]
 
     def wait(
         self,

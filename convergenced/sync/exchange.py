@@ -16,6 +16,7 @@ from convergenced.errors import (
     ConvergenceError,
     NewerSchemaError,
     PeerError,
+    RefMovedError,
     RefusedInputError,
     StoreError,
 )
@@ -58,8 +59,13 @@ class RoundReport:
     unfit: dict[ProjectId, tuple[Oid, PeerError]] = field(default_factory=dict)
     """Tips that could not be had, so that they are not fetched again until they change."""
 
+    damaged: set[ProjectId] = field(default_factory=set)
+    """Ours, where something in our store could not be read."""
+
     def refuse(self, project: ProjectId, error: ConvergenceError) -> None:
         """Sets one project aside for this round."""
+        if isinstance(error, StoreError) and not isinstance(error, RefMovedError):
+            self.damaged.add(project)
         self.refusals.setdefault(project, []).append(Refusal(f"project {project}", error.summary, error.hint))
 
 

@@ -99,6 +99,14 @@ def ingest(parts: Parts, replica: Replica, policy: Policy) -> IngestReport:
     return _Ingest(parts, replica, policy).run()
 
 
+def reread(parts: Parts, replica: Replica, policy: Policy) -> None:
+    """Writes to the store again what the replica's folder holds, and moves no ref.
+
+    What the store had of these files and lost is there again afterwards.
+    """
+    _Ingest(parts, replica, policy).reread()
+
+
 class _Ingest:
     def __init__(self, parts: Parts, replica: Replica, policy: Policy) -> None:
         self._parts = parts
@@ -143,6 +151,21 @@ class _Ingest:
             head = self._commit(self._with_papers(tree, tip_tree, tip), head, head)
         self._remember(scan, head)
         return report
+
+    def reread(self) -> None:
+        noted, self._notes = self._notes, {}
+        scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine))
+        if scan is None:
+            return
+        consumed = {sid: noted[path].consumed for sid in scan.transcripts if (path := f"{sid}.jsonl") in noted}
+        # As far as they were committed, so that the last segments are the same; then all there is.
+        transcripts = {
+            sid: replace(snapshot, size=min(snapshot.size, consumed.get(sid, snapshot.size)))
+            for sid, snapshot in scan.transcripts.items()
+        }
+        for one in (replace(scan, transcripts=transcripts), scan):
+            tree = self._with_memory(self._with_sessions(ProjectTree(), ProjectTree(), one), ProjectTree(), one)
+            write_project(self._store, tree)
 
     def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> Oid:
         """Brings the tree onto the branch; returns the commit that has it."""

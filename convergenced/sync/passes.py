@@ -13,6 +13,7 @@ from convergenced.model import ProjectId
 from convergenced.sync.board import ReplicaState
 from convergenced.sync.converge import Pass, converge
 from convergenced.sync.desk import Desk, in_words
+from convergenced.sync.healing import Healing
 from convergenced.sync.localize import LocalizeReport, holder_of
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.plan import retry_delay
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 class Passes:
     """Starts passes and takes up their results."""
 
-    def __init__(self, desk: Desk, lookout: Lookout, rounds: Rounds) -> None:
+    def __init__(self, desk: Desk, lookout: Lookout, rounds: Rounds, healing: Healing) -> None:
         self._desk = desk
+        self._healing = healing
         self._lookout = lookout
         self._rounds = rounds
 
@@ -57,6 +59,7 @@ class Passes:
         state.retry_at = self._desk.clock.monotonic() + retry_delay(state.failures)
         if not isinstance(error, (ConvergenceError, OSError)):
             log.error("work on %s failed", state.replica.project, exc_info=error)
+        self._healing.suspect_for(state.replica.project, error)
         text, hint = in_words(error)
         if state.error != text:
             self._desk.note("error", state.replica.project, text)

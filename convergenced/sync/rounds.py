@@ -17,6 +17,7 @@ from convergenced.store.branch import tracking_ref
 from convergenced.sync.board import ALL, PeerStatus
 from convergenced.sync.desk import Desk, in_words
 from convergenced.sync.exchange import RoundReport, exchange
+from convergenced.sync.healing import Healing
 from convergenced.sync.identity import Identity
 from convergenced.sync.joining import Considered, consider_offers, move_project, rename_project
 from convergenced.sync.lookout import Lookout
@@ -29,8 +30,9 @@ log = logging.getLogger(__name__)
 class Rounds:
     """Starts rounds and takes up their results."""
 
-    def __init__(self, desk: Desk, lookout: Lookout) -> None:
+    def __init__(self, desk: Desk, lookout: Lookout, healing: Healing) -> None:
         self._desk = desk
+        self._healing = healing
         self._lookout = lookout
         self._tried: dict[str, tuple[int, set[ProjectId]]] = {}
         """What each peer offered when checkouts of that were last looked for, and in which survey."""
@@ -140,6 +142,8 @@ class Rounds:
             peer.last_push = peer.last_fetch
         peer.due_at = min(peer.due_at, now + peer_delay(0, desk.pace, desk.surroundings.chance()))
         self._note_refs(name)
+        for project in report.damaged:
+            self._healing.suspect(project)
         self._tell(name, report, former)
         for text in considered.joined:
             desk.note("join", None, f"joined {text}")

@@ -1,0 +1,234 @@
+"""Heals the store where a pass or a round met something in it that cannot be read.
+
+Owns when that is tried and what is told of it. Promises: one attempt at a time for a project, and the next
+one after a growing time; what cannot be healed stops that project alone, with nothing of it touched; a ref
+that cannot be read is only made anew from refs of the same project that can be read in full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from convergenced.errors import ConvergenceError, RefMovedError, StoreError
+from convergenced.merge.roster import Policy
+from convergenced.model import Oid, ProjectId
+from convergenced.ports import Peer
+from convergenced.store import damage
+from convergenced.store.branch import LOCAL, PEERS, PROJECTS, project_ref
+from convergenced.store.git import GitStore
+from convergenced.store.heal import count_of, heal
+from convergenced.store.verify import Flaw, verify
+from convergenced.sync.board import Attention
+from convergenced.sync.desk import Desk
+from convergenced.sync.ingest import policy_of, reread
+from convergenced.sync.replica import Parts, Replica
+from convergenced.sync.tips import advance, tip_of
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY = 10.0
+LAST_DELAY = 6 * 3600.0
+"""Seconds until an attempt is repeated that did not heal everything."""
+REMEDY = "convergencectl doctor --deep --fix"
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is known of one project's damage."""
+
+    busy: bool = False
+    attempts: int = 0
+    due_at: float = 0.0
+    told: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one attempt did: how many flaws there were, what to tell of it, and which are left."""
+
+    flaws: int = 0
+    told: list[str] = field(default_factory=list)
+    left: list[Flaw] = field(default_factory=list)
+
+
+class Healing:
+    """Takes suspicions and starts attempts. Belongs to the control thread."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._cases: dict[ProjectId, _Case] = {}
+
+    def suspect(self, project: ProjectId) -> None:
+        """Has the project's part of the store looked at, now or as soon as it is time again."""
+        self._cases.setdefault(project, _Case())
+
+    def suspect_for(self, project: ProjectId, error: Exception) -> None:
+        """The same where the error tells of a store that cannot be read."""
+        if isinstance(error, StoreError) and not isinstance(error, RefMovedError):
+            self.suspect(project)
+
+    def is_healing(self, project: ProjectId) -> bool:
+        """Whether an attempt is under way or about to be made for the first time."""
+        case = self._cases.get(project)
+        return case is not None and (case.busy or case.attempts == 0)
+
+    def next_due(self) -> float | None:
+        """When there is something to start; None where all is well."""
+        return min((case.due_at for case in self._cases.values() if not case.busy), default=None)
+
+    def start_due(self) -> None:
+        """Starts the attempts whose time has come."""
+        now = self._desk.clock.monotonic()
+        for project, case in self._cases.items():
+            if not case.busy and now >= case.due_at and not self._desk.board.is_paused(project):
+                self._start(project, case)
+
+    def _start(self, project: ProjectId, case: _Case) -> None:
+        desk = self._desk
+        store = desk.parts.store
+        case.busy = True
+        case.attempts += 1
+        replicas = [state.replica for state in desk.board.of_project(project)]
+        peers, open_peer = desk.settings.peers, desk.surroundings.open_peer
+
+        def work() -> Outcome:
+            if not isinstance(store, GitStore):
+                return Outcome()  # nothing that could be damaged
+            with contextlib.ExitStack() as stack:
+                opened = []
+                for settings in peers:
+                    with contextlib.suppress(ConvergenceError):  # another one may have it
+                        peer = open_peer(settings)
+                        stack.callback(peer.close)
+                        opened.append(peer)
+                return heal_project(desk.parts, store, project, replicas, opened)
+
+        desk.submit(
+            desk.lane_of(project),
+            work,
+            lambda outcome: self._tried(project, case, outcome),
+            lambda error: self._failed(project, case, error),
+        )
+
+    def _tried(self, project: ProjectId, case: _Case, outcome: Outcome) -> None:
+        desk = self._desk
+        for text in outcome.told:
+            desk.note("heal", project, text)
+        if outcome.flaws:
+            # What files were noted as may be what was lost: they are read again in full.
+            for state in desk.board.of_project(project):
+                desk.parts.state.forget_files(state.replica.folder)
+        if outcome.left:
+            first, more = outcome.left[0].text, len(outcome.left) - 1
+            text = f"the store is damaged: {first}" + (f", and {more} more" if more else "")
+            self._put_off(project, case, text)
+            return
+        desk.restore(_part(project))
+        del self._cases[project]
+        now = desk.clock.monotonic()
+        if outcome.flaws:
+            for state in desk.board.of_project(project):
+                state.asked, state.error = now, None
+            for peer in desk.board.peers.values():
+                peer.due_at = now
+
+    def _failed(self, project: ProjectId, case: _Case, error: Exception) -> None:
+        if not isinstance(error, (ConvergenceError, OSError)):
+            log.error("healing %s failed", project, exc_info=error)
+        self._put_off(project, case, f"the store is damaged and cannot be healed: {error}")
+
+    def _put_off(self, project: ProjectId, case: _Case, text: str) -> None:
+        desk = self._desk
+        case.busy = False
+        case.due_at = desk.clock.monotonic() + min(
+            LAST_DELAY, FIRST_DELAY * 2.0 ** min(case.attempts - 1, 20)
+        )
+        if case.told != text:
+            case.told = text
+            desk.note("error", project, text)
+        desk.board.degraded[_part(project)] = Attention("damaged", project, text, REMEDY)
+
+
+def _part(project: ProjectId) -> str:
+    return f"store of {project}"
+
+
+def heal_project(
+    parts: Parts, store: GitStore, project: ProjectId, replicas: Sequence[Replica], peers: Sequence[Peer]
+) -> Outcome:
+    """Verifies what belongs to a project and heals it: from its own packs, from peers, from local files.
+
+    Raises `StoreError` where the store cannot be written.
+    """
+    outcome = Outcome()
+    flaws = list(verify(store, _refs(store, project)))
+    outcome.flaws = len(flaws)
+    if not flaws:
+        return outcome
+    outcome.left = _heal(store, flaws, peers, outcome)
+    if outcome.left:
+        for replica in replicas:
+            with contextlib.suppress(ConvergenceError, OSError):  # another folder may have it
+                reread(parts, replica, _policy(parts, replica))
+        still = list(verify(store, _refs(store, project)))
+        brought = {flaw.oid for flaw in outcome.left} - {flaw.oid for flaw in still}
+        if brought:
+            outcome.told.append(f"healed {count_of(len(brought), 'object')} from local files")
+        outcome.left = _heal(store, still, peers, outcome)
+    if _rebuild(store, project, outcome.left):
+        outcome.told.append("made the branch anew from what else the store has of it")
+        outcome.left = list(verify(store, _refs(store, project)))
+    return outcome
+
+
+def _heal(store: GitStore, flaws: Sequence[Flaw], peers: Sequence[Peer], outcome: Outcome) -> list[Flaw]:
+    healed = heal(store, flaws, peers)
+    if str(healed):
+        outcome.told.append(str(healed))
+    return healed.left
+
+
+def _refs(store: GitStore, project: ProjectId) -> list[str]:
+    """All refs that belong to the project; of the files that hold none, those that are named like them."""
+    names = {*store.refs("refs/"), *damage.ref_files(store.path)}
+    return sorted({project_ref(project), *(name for name in names if _is_of(name, project))})
+
+
+def _is_of(ref: str, project: ProjectId) -> bool:
+    if ref.startswith(PEERS):
+        return ref.partition("/project/")[2] == project
+    return ref == PROJECTS + project or ref.startswith(f"{LOCAL}{project}/")
+
+
+def _policy(parts: Parts, replica: Replica) -> Policy:
+    with contextlib.suppress(ConvergenceError):
+        return policy_of(parts, replica)
+    return Policy()
+
+
+def _rebuild(store: GitStore, project: ProjectId, left: Sequence[Flaw]) -> bool:
+    """Makes the project's branch anew where its tip cannot be read; tells whether it did."""
+    ref = project_ref(project)
+    tip = tip_of(store, project)
+    if tip is not None and tip not in {
+        flaw.oid for flaw in left if flaw.where == ref or flaw.kind == "missing"
+    }:
+        return False
+    whole = [one for name, one in _others(store, project) if one != tip and not any(verify(store, [name]))]
+    if not whole:
+        return False
+    if tip is not None:
+        damage.keep_ref(store.path, ref, tip)
+        store.swap(ref, tip, None)
+    for commit in whole:
+        advance(store, project, commit)
+    return True
+
+
+def _others(store: GitStore, project: ProjectId) -> Iterator[tuple[str, Oid]]:
+    for name, commit in store.refs("refs/").items():
+        if _is_of(name, project) and name != project_ref(project):
+            yield name, commit
