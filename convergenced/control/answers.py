@@ -150,3 +150,30 @@ class Named(TypedDict):
     """The answer to `pause` and `resume`: the ids that it applied to."""
 
     projects: list[str]
+
+
+class FindingAnswer(TypedDict):
+    """What one check found. `fix` is a command or an action in words; `fixable`: --fix does it."""
+
+    check: str
+    state: Literal["ok", "warning", "problem"]
+    project: str | None
+    text: str
+    fix: str
+    fixable: bool
+
+
+class Repaired(TypedDict):
+    """What a repair did."""
+
+    check: str
+    project: str | None
+    text: str
+
+
+class Diagnosis(TypedDict):
+    """The answer to `doctor`: how things are now, and what was repaired on the way."""
+
+    schema: int
+    findings: list[FindingAnswer]
+    fixed: list[Repaired]

@@ -78,10 +78,8 @@ def readable_parts(
             store = open_store(locations.store, recover=False)
         else:
             store = open_store(LocalPath(os.path.join(folder, "store.git")))
-        try:
-            state = State(copy)
-        except sqlite3.DatabaseError:
-            state = State(":memory:")
+        damaged = find_state_damage(copy) is not None
+        state = State(":memory:" if damaged else copy)
         try:
             yield _parts(store, state, _machine(machine_id, name, locations, claude, home), claude)
         finally:

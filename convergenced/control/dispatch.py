@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from convergenced.control import answers
+from convergenced.control.doctor import Doctor
+from convergenced.control.examination import Examination
 from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
 from convergenced.control.server import Reply
 from convergenced.control.status import format_available, format_projects, format_status
@@ -52,6 +54,7 @@ class Dispatcher:
         reload: Callable[[], None],
         add_peer: Callable[[str, str], None],
         remove_peer: Callable[[str], None],
+        doctor: Doctor,
         shutdown: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -59,6 +62,7 @@ class Dispatcher:
         self._reload = reload
         self._add_peer = add_peer
         self._remove_peer = remove_peer
+        self._doctor = doctor
         self._shutdown = shutdown
         self._methods: dict[str, _Method] = {
             "ping": self._ping,
@@ -72,6 +76,7 @@ class Dispatcher:
             "join": self._join,
             "peer_add": self._peer_add,
             "peer_remove": self._peer_remove,
+            "doctor": self._examine,
             "reload": self._reload_config,
             "shutdown": self._stop,
         }
@@ -207,14 +212,18 @@ class Dispatcher:
     def _in_background(
         self, reply: Reply, job: Callable[[], Tracked], done: Callable[[Tracked], None]
     ) -> None:
-        def failed(error: Exception) -> None:
-            if isinstance(error, ConvergenceError):
-                reply.error(error)
-                return
-            log.error("a request failed", exc_info=error)
-            reply.error(ConvergenceError(str(error) or type(error).__name__, "see the daemon's log"))
+        self._engine.background(job, done, lambda error: _fail(reply, error))
 
-        self._engine.background(job, done, failed)
+    def _examine(self, params: dict[str, Json], reply: Reply) -> None:
+        Examination(
+            self._engine,
+            self._doctor,
+            _path(params, "path") if params.get("path") is not None else None,
+            deep=_truth(params, "deep"),
+            fix=_truth(params, "fix"),
+            done=lambda found: reply.result(cast("Json", found)),
+            failed=lambda error: _fail(reply, error),
+        ).start()
 
     def _peer_add(self, params: dict[str, Json], reply: Reply) -> None:
         self._add_peer(_required(params, "name"), _required(params, "url"))
@@ -249,6 +258,15 @@ class Dispatcher:
                 raise UsageError(f"there is no project {name!r} here", f"the projects here: {mine}")
             found.extend(matches)
         return found
+
+
+def _fail(reply: Reply, error: Exception) -> None:
+    """Answers with what a job met."""
+    if isinstance(error, ConvergenceError):
+        reply.error(error)
+        return
+    log.error("a request failed", exc_info=error)
+    reply.error(ConvergenceError(str(error) or type(error).__name__, "see the daemon's log"))
 
 
 def _synced(actions: list[tuple[str, str]], missing: list[Missing]) -> Json:

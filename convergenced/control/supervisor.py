@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from convergenced.control.dispatch import Dispatcher
+from convergenced.control.doctor import Doctor
 from convergenced.control.server import ControlServer
 from convergenced.errors import ConfigError, ConvergenceError
 from convergenced.machine.durable import make_private_folders, write_durably
@@ -74,6 +75,7 @@ class Supervisor:
             reload=self.reload,
             add_peer=self._add_peer,
             remove_peer=self._remove_peer,
+            doctor=Doctor(self.parts, self.locations, os.environ),
             shutdown=self.engine.stop,
         )
         server = ControlServer(self.locations.socket, dispatcher.handle)

@@ -350,7 +350,7 @@ class _Audit:
             reason = self._find_fault(replica, rewriter, path, note)
             if reason is not None:
                 wrong[path] = reason
-            elif note.oid != EMPTY_TREE and "/" not in path and not self._is_held(tree, path, note):
+            elif tip is not None and "/" not in path and not self._is_held(tree, path, note):
                 unheld.append(path)
         repair = partial(_forget, self._parts, replica, (*wrong, *unheld))
         for path, reason in list(wrong.items())[:MAX_NAMED]:
@@ -368,7 +368,7 @@ class _Audit:
     def _is_held(self, tree: ProjectTree, path: str, note: FileNote) -> bool:
         sid = SessionId(path.removesuffix(TRANSCRIPT_SUFFIX))
         session = tree.sessions.get(sid, SessionTree())
-        return session.transcript == note.oid or self._holds(tree, sid, SessionTree(note.oid))
+        return note.oid in (EMPTY_TREE, session.transcript) or self._holds(tree, sid, SessionTree(note.oid))
 
     def _find_fault(self, replica: Replica, rewriter: Rewriter, path: str, note: FileNote) -> str | None:
         """Why a note is not to be believed, None where it is."""

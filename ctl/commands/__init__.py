@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "projects": Command("projects", "list the projects"),
     "peers": Command("peers", "list the peers"),
     "peer": Command("peers", "add or remove a peer"),
+    "doctor": Command("doctor", "what can and cannot be synced; check and repair everything"),
     "config": Command("config", "read and change the configuration"),
     "version": Command("version", "versions of client and daemon"),
     "demo": Command("demo", "see it work: two machines in a temporary directory"),

@@ -8,11 +8,14 @@ from typing import Any, cast
 import pytest
 
 from convergenced.control.dispatch import Dispatcher
+from convergenced.control.doctor import Doctor
 from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
 from convergenced.control.server import Reply
 from convergenced.errors import ConfigError, ConvergenceError, TimedOutError, UsageError
+from convergenced.machine.locations import Locations
 from tests.unit.sync.world import FakeMachine, World, sid
 
+NOWHERE = Locations.from_environment({"CONVERGENCE_HOME": "/nowhere/at/all"}, "/nowhere")
 S = sid(1)
 INTERVAL = 90.0
 
@@ -61,6 +64,7 @@ class Desk:
             reload=self._reload,
             add_peer=lambda name, url: self.calls.append(("add", name, url)),
             remove_peer=lambda name: self.calls.append(("remove", name)),
+            doctor=Doctor(self.machine.parts, NOWHERE, {}),
             shutdown=lambda: self.calls.append(("shutdown",)),
         )
 

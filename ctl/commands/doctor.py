@@ -1,0 +1,139 @@
+"""`doctor`: what can and cannot be synced, and every invariant that can be checked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, cast
+
+from convergenced import __version__
+from convergenced.errors import AttentionError, DegradedError, NoDaemonError
+
+from ..arguments import Parser, example
+from ..here import connect, locations
+from ..render import Terminal, clean, plural
+
+if TYPE_CHECKING:
+    from convergenced.control.answers import Diagnosis, FindingAnswer, Ping
+    from convergenced.control.protocol import Json
+
+_MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+_WORST_LAST = ("ok", "warning", "problem")
+
+
+def configure(parser: Parser) -> None:
+    """Arguments and help."""
+    parser.description = (
+        "Checks this machine, each project (or the one at PATH), and the peers: what can and cannot be\n"
+        "synced, and why. --deep reads the whole store and checks every promise that can be checked.\n"
+        "--fix repairs what can be repaired without losing anything; it touches no file of Claude Code's.\n"
+        "Exits 0 when all is well, 5 when something needs you, 6 when something is broken."
+    )
+    parser.epilog = example(
+        "convergencectl doctor", "convergencectl doctor ~/src/proj", "convergencectl doctor --deep --fix"
+    )
+    parser.add_argument("path", nargs="?", metavar="PATH", type=_path, help="a project's folder; none: all")
+    parser.add_argument("--deep", action="store_true", help="verify the whole store and every invariant")
+    parser.add_argument("--fix", action="store_true", help="repair what can be repaired")
+    parser.add_argument("--json", action="store_true", help="machine-readable, schema 1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the findings; the exit code says how grave they are."""
+    found = _examine(args.path, deep=args.deep, fix=args.fix)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(_lines(found, Terminal.of(sys.stdout, os.environ))))
+    states = {one["state"] for one in found["findings"]}
+    if "problem" in states:
+        return DegradedError.exit_code
+    return AttentionError.exit_code if "warning" in states else 0
+
+
+def _examine(path: str | None, *, deep: bool, fix: bool) -> Diagnosis:
+    try:
+        with connect() as daemon:
+            ping = cast("Ping", daemon.call("ping"))
+            params: dict[str, Json] = {"path": path, "deep": deep, "fix": fix}
+            found = cast("Diagnosis", daemon.call("doctor", params, timeout=None))
+            found["findings"].insert(0, _version(ping["version"]))
+            return found
+    except NoDaemonError as error:
+        print(f"{error.summary}; this is what files and store tell ({error.hint})", file=sys.stderr)
+    from convergenced.control.offline_doctor import examine_offline  # opens the store with pygit2
+    from convergenced.model import LocalPath
+
+    return examine_offline(
+        locations(),
+        os.environ,
+        os.path.expanduser("~"),
+        None if path is None else LocalPath(path),
+        deep=deep,
+        fix=fix,
+    )
+
+
+def _version(running: str) -> FindingAnswer:
+    same = running == __version__
+    return {
+        "check": "version",
+        "state": "ok" if same else "warning",
+        "project": None,
+        "text": f"daemon and command are of version {running}"
+        if same
+        else f"the daemon is of version {running}, this command of {__version__}",
+        "fix": "" if same else "convergencectl down && convergencectl up",
+        "fixable": False,
+    }
+
+
+def _lines(found: Diagnosis, terminal: Terminal) -> list[str]:
+    out = []
+    for repaired in found["fixed"]:
+        out += terminal.paragraph(
+            _named(repaired["project"], repaired["text"]), first="repaired: ", indent="  "
+        )
+    findings = found["findings"]
+    groups = list(dict.fromkeys(one["project"] for one in findings))
+    groups.sort(key=lambda project: (project is not None, project or ""))
+    for project in groups:
+        out += ["", terminal.style(clean(project) if project is not None else "this machine", "bold")]
+        for one in sorted(
+            (one for one in findings if one["project"] == project),
+            key=lambda one: _WORST_LAST.index(one["state"]),
+        ):
+            out += _shown(one, terminal)
+    return [*out, "", *terminal.paragraph(_verdict(found))]
+
+
+def _shown(one: FindingAnswer, terminal: Terminal) -> list[str]:
+    mark = terminal.style(_MARKS[one["state"]], _COLOURS[one["state"]])
+    first, *rest = terminal.paragraph(
+        f"{clean(one['check'])}: {clean(one['text'])}", first="  ", indent="    "
+    )
+    shown = [mark + first[1:], *rest]
+    # Whole, however long: a command with a line break in it cannot be copied.
+    return [*shown, f"    → {clean(one['fix'])}"] if one["fix"] and one["state"] != "ok" else shown
+
+
+def _verdict(found: Diagnosis) -> str:
+    counts = [sum(one["state"] == state for one in found["findings"]) for state in _WORST_LAST]
+    fixable = sum(one["fixable"] for one in found["findings"])
+    if not counts[1] and not counts[2]:
+        return f"all well: {plural(counts[0], 'check')}"
+    parts = [plural(counts[2], "problem")] if counts[2] else []
+    parts += [plural(counts[1], "warning")] if counts[1] else []
+    text = f"{' and '.join(parts)}, {counts[0]} checks are well"
+    return f"{text}; --fix can repair {fixable} of them" if fixable else text
+
+
+def _named(project: str | None, text: str) -> str:
+    return f"{clean(project)}: {clean(text)}" if project else clean(text)
+
+
+def _path(text: str) -> str:
+    return os.path.realpath(os.path.expanduser(text))
