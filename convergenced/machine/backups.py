@@ -1,7 +1,8 @@
 """Backups of local files that were replaced: a folder per replacement, pruned per file.
 
 Layout: `<backups>/<context folder>/<UTC time>/<path in the context folder>`. Promise: of each file the
-newest `keep` backups stay.
+newest `keep` backups stay, and each that was written to after it was made: a program that still had the
+file open then wrote what may stand nowhere else.
 """
 
 from __future__ import annotations
@@ -9,26 +10,36 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from datetime import UTC, datetime
 
+from convergenced.errors import ConvergenceError
 from convergenced.model import LocalPath
+
+STAMP = "%Y%m%dT%H%M%S.%fZ"
+"""How the folder of a replacement is named: the time when it was planned, in UTC."""
 
 
 def prune_backups(folder: LocalPath, keep: int) -> int:
     """Removes all but the newest `keep` backups of each file below `folder`; tells how many went.
 
-    `folder` is that of one context folder. Names of replacements sort by time.
+    `folder` is that of one context folder. Names of replacements sort by time. Raises
+    `ConvergenceError`, when all is done, where a backup was written to after it was made.
     """
     try:
         moments = sorted(os.listdir(folder), reverse=True)
     except FileNotFoundError:
         return 0
     kept: Counter[str] = Counter()
+    late: list[str] = []
     removed = 0
     for moment in moments:
-        top = os.path.join(folder, moment)
+        top, made = os.path.join(folder, moment), _time_of(moment)
         for place, folders, names in os.walk(top, topdown=False):
             for name in names:
                 path = os.path.join(place, name)
+                if made is not None and os.lstat(path).st_mtime > made:
+                    late.append(path)
+                    continue
                 relative = os.path.relpath(path, top)
                 kept[relative] += 1
                 if kept[relative] > keep:
@@ -37,4 +48,17 @@ def prune_backups(folder: LocalPath, keep: int) -> int:
             del folders
             with contextlib.suppress(OSError):  # not empty: something in it is kept
                 os.rmdir(place)
+    if late:
+        raise ConvergenceError(
+            f"a program wrote to a file that had been replaced already; its lines are in {late[-1]}"
+            + (f" and {len(late) - 1} more" if late[1:] else ""),
+            "bring back what is missed, then move that backup away",
+        )
     return removed
+
+
+def _time_of(moment: str) -> float | None:
+    try:
+        return datetime.strptime(moment, STAMP).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
