@@ -8,7 +8,6 @@ for a deletion; one bad file is set aside alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -36,13 +35,13 @@ from convergenced.merge.roster import (
     parse_roster,
 )
 from convergenced.merge.session import write_flat
-from convergenced.model import EMPTY_TREE, Commit, Content, Oid, Refusal, SessionId, Snapshot
+from convergenced.model import EMPTY_TREE, Commit, Content, Kind, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import MergeOutcome, project_at
 from convergenced.sync.identity import FOLDERS, folders_of
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
-from convergenced.sync.scan import MAX_FILE_BYTES, MEMORY, Scan, content_of, scan_folder
+from convergenced.sync.scan import MAX_FILE_BYTES, MEMORY, Scan, content_of, is_set_aside, scan_folder
 from convergenced.sync.tips import advance, ref_of, tip_of
-from convergenced.sync.transcripts import take_transcript
+from convergenced.sync.transcripts import TOO_LONG, TOO_LONG_REMEDY, take_transcript
 
 COMMIT_SUBJECT_JOIN = "takes part"
 
@@ -135,7 +134,7 @@ class _Ingest:
             return report
         if scan is None or scan.is_empty:
             if self._noted or (head is not None and (base.sessions or base.memory)):
-                what = "is missing" if scan is None else "is empty"
+                what = self._why_not_there() if scan is None else "is empty"
                 report.halted = f"the context folder {replica.context_dir(self._parts.machine)} {what}"
                 return report
             scan = scan or Scan()
@@ -152,19 +151,31 @@ class _Ingest:
         self._remember(scan, head)
         return report
 
+    def _why_not_there(self) -> str:
+        """What stands where the context folder should be, in words that follow its path."""
+        beside = self._parts.files.list(self._parts.machine.projects_dir) or ()
+        kind = next((entry.kind for entry in beside if entry.name == self._replica.folder), None)
+        if kind is None or kind is Kind.FOLDER:
+            return "is missing"
+        return "is a symbolic link, which is not followed" if kind is Kind.LINK else "is no folder"
+
     def reread(self) -> None:
         noted, self._notes = self._notes, {}
         scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine))
         if scan is None:
             return
-        consumed = {sid: noted[path].consumed for sid in scan.transcripts if (path := f"{sid}.jsonl") in noted}
+        consumed = {
+            sid: noted[path].consumed for sid in scan.transcripts if (path := f"{sid}.jsonl") in noted
+        }
         # As far as they were committed, so that the last segments are the same; then all there is.
         transcripts = {
             sid: replace(snapshot, size=min(snapshot.size, consumed.get(sid, snapshot.size)))
             for sid, snapshot in scan.transcripts.items()
         }
         for one in (replace(scan, transcripts=transcripts), scan):
-            tree = self._with_memory(self._with_sessions(ProjectTree(), ProjectTree(), one), ProjectTree(), one)
+            tree = self._with_memory(
+                self._with_sessions(ProjectTree(), ProjectTree(), one), ProjectTree(), one
+            )
             write_project(self._store, tree)
 
     def _commit(self, tree: ProjectTree, head: Oid | None, start: Oid | None) -> Oid:
@@ -288,7 +299,11 @@ class _Ingest:
             # No record yet: nothing to commit, and nothing lost where what arrives is written over it.
             self._fresh[path] = FileNote(snapshot, 0, b"", EMPTY_TREE)
             return None
-        self._fresh[path] = taken.note
+        if taken.is_stuck:
+            # Without a note it is read, and told, again.
+            self._report.refusals.append(Refusal(path, TOO_LONG, TOO_LONG_REMEDY))
+        else:
+            self._fresh[path] = taken.note
         self._changes.records += taken.records
         return taken.note.oid
 
@@ -307,7 +322,7 @@ class _Ingest:
         set_aside = {refusal.where for refusal in self._report.refusals}
         if scan.has_memory_folder and not scan.lost_memory(tree.memory):
             for name in missing:
-                if not _is_set_aside(f"{MEMORY}/{name}", set_aside):
+                if not is_set_aside(f"{MEMORY}/{name}", set_aside):
                     del memory[name]
                     self._changes.memory += 1
         return replace(tree, memory=memory)
@@ -401,11 +416,6 @@ class _Ingest:
                 entry = here
                 roster_oid = store.write_blob(format_roster(roster.with_participant(entry)))
         return replace(tree, machines=machines, policy=policy, roster=roster_oid)
-
-
-def _is_set_aside(path: str, refused: Collection[str]) -> bool:
-    """Whether a file, or a folder that it lies in, was refused: then it may well still be there."""
-    return any(path == one or path.startswith(f"{one}/") for one in refused)
 
 
 def _listing(card: MachineCard, folders: frozenset[str]) -> MachineCard:

@@ -18,6 +18,7 @@ from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.canon.transcript import last_time
 from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
+from convergenced.machine.backups import STAMP
 from convergenced.machine.claude import runs_in
 from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder
@@ -26,7 +27,7 @@ from convergenced.merge.segments import list_segments, read_transcript
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import project_at
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
-from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, scan_folder
+from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, is_set_aside, scan_folder
 from convergenced.sync.tips import ref_of, tip_of
 from convergenced.sync.transcripts import tail_window
 from convergenced.sync.whereabouts import Whereabouts
@@ -118,7 +119,7 @@ class _Localize:
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._notes = parts.state.files(replica.folder)
         self._report = LocalizeReport()
-        stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime(STAMP)
         self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
 
     def run(self) -> LocalizeReport:
@@ -183,7 +184,8 @@ class _Localize:
                 continue
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
             had = _has_transcript(head.sessions.get(sid))
-            if sid not in here and sid not in homes and (had or not self._replica.primary):
+            belongs_here = sid in homes or f"{sid}.jsonl" in self._set_aside
+            if sid not in here and not belongs_here and (had or not self._replica.primary):
                 continue
             group = _Group(f"{sid}.jsonl")
             group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), scan.attached))
@@ -226,7 +228,7 @@ class _Localize:
             note = self._notes.get(path)
             if note is not None and note.oid == oid and path in here:
                 continue
-            if path not in here and name in had:
+            if path not in here and name in had and not is_set_aside(path, self._set_aside):
                 continue  # removed here
             if content_of(path) is not None:
                 yield _Write(path, oid, False, path not in here)

@@ -50,6 +50,11 @@ def content_of(path: str) -> Content | None:
     return None
 
 
+def is_set_aside(path: str, refused: Collection[str]) -> bool:
+    """Whether a file, or a folder that it lies in, was refused: then it may well still be there."""
+    return any(path == one or path.startswith(f"{one}/") for one in refused)
+
+
 @dataclass(slots=True)
 class Scan:
     """The synced files of one context folder at one moment, by path relative to it."""

@@ -23,14 +23,20 @@ READ_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 64 * 1024
 """The client rewrites a tail within the last 64 KiB, so that much is compared before appending."""
 MAX_RECORD_BYTES = 512 * 1024 * 1024
+TOO_LONG = "goes on with a line that is too long for a record"
+TOO_LONG_REMEDY = "that line and what follows it stay on this machine; remove it"
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What reading a transcript gave: its note for the state, and how many records were new."""
+    """What reading a transcript gave: its note for the state, and how many records were new.
+
+    `is_stuck` where a line came that is longer than `MAX_RECORD_BYTES`: from there on nothing is read.
+    """
 
     note: FileNote
     records: int
+    is_stuck: bool = False
 
 
 def take_transcript(
@@ -83,6 +89,7 @@ class _Reader:
         self._rewriter = rewriter
         self._path = path
         self._snapshot = snapshot
+        self._is_stuck = False
 
     def window(self, end: int) -> bytes:
         """The digest of the last bytes before `end`."""
@@ -131,7 +138,11 @@ class _Reader:
                 tree = append_transcript(self._objects, tree, canonical)
                 records += canonical.count(b"\n")
         tree, end, more = self._take(tree, offset)
-        return None if tree is None else self._finish(tree, tree, end, records + more)
+        if tree is not None:
+            return self._finish(tree, tree, end, records + more)
+        if self._is_stuck:
+            raise RefusedInputError(TOO_LONG, TOO_LONG_REMEDY)
+        return None
 
     def _beginning(self, tree: Oid, local_size: int) -> Iterator[bytes]:
         """The canonical records of `tree` whose local form is `local_size` bytes."""
@@ -157,43 +168,51 @@ class _Reader:
                 continue
             same = _common_prefix(found, expected)
             agreed = matched + found.rfind(b"\n", 0, same) + 1
-            rest_is_torn = same == len(found) or b"\n" not in self._read_rest(agreed)
+            rest_is_torn = same == len(found) or self._line_end(agreed) is None
             return agreed, False, rest_is_torn
         return matched, True, matched >= self._snapshot.size
 
-    def _read_rest(self, offset: int) -> bytes:
-        """A look at what follows `offset`, enough to tell whether a complete record does."""
-        found = bytearray()
-        while offset + len(found) < self._snapshot.size and b"\n" not in found:
-            piece = self._files.read(self._path, offset + len(found), READ_BYTES)
-            if not piece:
-                break
-            found += piece
-        return bytes(found)
+    def _line_end(self, start: int) -> int | None:
+        """Where the line that begins at `start` ends, behind its LF; None where no end is found.
+
+        However long the line is, a piece of it is in memory at a time.
+        """
+        at = start
+        while at < self._snapshot.size:
+            if at - start > MAX_RECORD_BYTES:
+                self._is_stuck = True
+                return None
+            piece = self._piece(at, READ_BYTES)
+            end = piece.find(b"\n") + 1
+            if end:
+                return at + end
+            at += len(piece)
+        return None
+
+    def _piece(self, at: int, length: int) -> bytes:
+        piece = self._files.read(self._path, at, min(length, self._snapshot.size - at))
+        if not piece:
+            raise FileChangedError(f"{self._path} shrank while it was read")
+        return piece
 
     def _take(
         self, tree: Oid | None, offset: int, skip: Callable[[bytes], bool] | None = None
     ) -> tuple[Oid | None, int, int]:
         records = 0
         end = offset
-        carry = bytearray()
-        while end + len(carry) < self._snapshot.size:
-            at = end + len(carry)
-            piece = self._files.read(self._path, at, min(READ_BYTES, self._snapshot.size - at))
-            if not piece:
-                raise FileChangedError(f"{self._path} shrank while it was read")
-            carry += piece
-            cut = carry.rfind(b"\n") + 1
-            if not cut:
-                if len(carry) > MAX_RECORD_BYTES:
-                    raise RefusedInputError(
-                        f"a record is larger than {MAX_RECORD_BYTES} bytes",
-                        "the session stays on this machine",
-                    )
-                continue
-            complete = bytes(memoryview(carry)[:cut])
-            del carry[:cut]
-            end += cut
+        while end < self._snapshot.size:
+            complete = self._piece(end, READ_BYTES)
+            cut = complete.rfind(b"\n") + 1
+            if cut:
+                complete = complete[:cut]
+            else:
+                long_end = self._line_end(end)
+                if long_end is None:
+                    break
+                complete = self._piece(end, long_end - end)
+                if complete[-1:] != b"\n":
+                    raise FileChangedError(f"{self._path} was rewritten while it was read")
+            end += len(complete)
             if skip is not None:
                 complete = b"".join(record for record in _records([complete]) if not skip(record))
             if complete:
@@ -215,7 +234,8 @@ class _Reader:
         now = self._files.stat(self._path)
         if now is None or now.inode != self._snapshot.inode or now.size < self._snapshot.size:
             raise FileChangedError(f"{self._path} was replaced while it was read")
-        return Taken(FileNote(self._snapshot, consumed, window, tree or fallback), records)
+        note = FileNote(self._snapshot, consumed, window, tree or fallback)
+        return Taken(note, records, self._is_stuck)
 
 
 def _digest(data: bytes) -> bytes:

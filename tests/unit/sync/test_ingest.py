@@ -326,6 +326,42 @@ def test_a_record_beyond_all_bounds_is_refused_alone(
     assert set(ann.tree().sessions) == {sid(2)}
 
 
+def test_what_stands_before_a_line_beyond_all_bounds_is_taken_and_the_line_is_told_every_time(
+    ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcripts, "READ_BYTES", 500)
+    monkeypatch.setattr(transcripts, "MAX_RECORD_BYTES", 1000)
+    ann.say(S, "first")
+    ann.ingest()
+    ann.say(S, "second")
+    ann.files.append(f"{ann.context()}/{S}.jsonl", b"x" * 3000)
+    for _ in range(2):
+        assert [one.where for one in ann.ingest().refusals] == [f"{S}.jsonl"]
+        assert ann.stored(S).count(b"\n") == 2
+
+
+def test_a_long_line_is_never_held_whole_while_it_has_no_end(
+    ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcripts, "READ_BYTES", 500)
+    ann.say(S, "first")
+    ann.ingest()
+    ann.files.append(f"{ann.context()}/{S}.jsonl", b'{"x":"' + b"y" * 5000)
+    asked: list[int] = []
+    read = ann.files.read
+
+    def counting(path: LocalPath, offset: int, length: int) -> bytes:
+        asked.append(length)
+        return read(path, offset, length)
+
+    monkeypatch.setattr(ann.files, "read", counting)
+    ann.ingest()
+    assert max(asked) <= 500 + len(ann.stored(S))
+    ann.files.append(f"{ann.context()}/{S}.jsonl", b'"}\n')
+    ann.ingest()
+    assert ann.stored(S).endswith(b'yyy"}\n')
+
+
 # -- the state is a cache
 
 

@@ -545,6 +545,32 @@ def test_what_ingest_refused_is_not_written_over_and_told_without_end(
     assert bob.texts(S) == ["one", "unreadable from here"]
 
 
+def test_what_arrives_for_a_transcript_that_became_a_folder_is_written_once_that_is_gone(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    ann.say(S, "begin")
+    ann.files.write(f"{ann.context()}/{S}/tool-results/a.txt", b"a result\n")
+    ann.sync()
+    bob.sync()
+    aside, result = bob.files.content(bob.transcript(S)), f"{bob.context()}/{S}/tool-results/a.txt"
+    for path in (bob.transcript(S), result):
+        bob.files.unlink(path)
+        bob.files.make_folder(path)
+    ann.say(S, "more")
+    ann.files.write(f"{ann.context()}/{S}/tool-results/a.txt", b"a result, and more\n")
+    ann.sync()
+    for _ in range(2):
+        bob.sync()
+        assert not bob.files.list(LocalPath(bob.transcript(S)))
+    for path in (bob.transcript(S), result):
+        bob.files.unlink(path)
+    bob.files.write(bob.transcript(S), aside)
+    bob.files.write(result, b"a result\n")
+    bob.sync()
+    assert bob.files.content(bob.transcript(S)).count(b"\n") == 2
+    assert bob.files.content(result) == b"a result, and more\n"
+
+
 def test_a_note_that_ingest_refused_is_not_removed(ann: FakeMachine, bob: FakeMachine) -> None:
     ann.remember("a.md", "x")
     ann.remember("b.md", "x")
