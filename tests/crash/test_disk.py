@@ -6,15 +6,21 @@ store have everything, the end is the same as if nothing had happened, and nobod
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.crash.pairs import DEEP, Files, Pair, lose_all_but_files, once
-from tests.e2e.machines import Machine, git
+from convergenced.machine.durable import TEMPORARY_PREFIX
+from tests.crash.pairs import DEEP, Files, Pair, lose_all_but_files, once, session
+from tests.e2e.machines import Machine, await_true, git, make_hub, record
 
 Fault = Callable[[Pair], None]
 
@@ -203,3 +209,269 @@ def test_rebuilding_keeps_both_sides_of_what_was_edited(undisturbed: Files, undi
         assert files["memory/gone.md"] == b"for a while\n"
         lines = files["memory/edited.md"].split(b"\n")
         assert {b"FIRST", b"first", b"middle", b"LAST", b"last"} <= set(lines)
+
+
+# -- while the daemon runs
+
+
+@contextlib.contextmanager
+def mounted(place: Path, *words: str) -> Iterator[None]:
+    """Something mounted at `place`; skips where that is not allowed."""
+    done = subprocess.run(["mount", *words, place], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size: str) -> Iterator[None]:
+    """A small file system of its own at `place`, with what lies there now."""
+    kept = place.with_name(f"{place.name}.kept")
+    shutil.copytree(place, kept, symlinks=True)
+    with mounted(place, "-t", "tmpfs", "-o", f"size={size},mode=0700", "none"):
+        shutil.copytree(kept, place, symlinks=True, dirs_exist_ok=True)
+        yield
+
+
+@contextlib.contextmanager
+def full(place: Path) -> Iterator[None]:
+    """No byte is left on the file system of `place`."""
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        for piece in (b"x" * 4096, b"x"):
+            with contextlib.suppress(OSError):
+                while True:
+                    stream.write(piece)
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextlib.contextmanager
+def read_only(place: Path) -> Iterator[None]:
+    """Nothing can be written at `place` any more."""
+    with mounted(place, "--bind", str(place)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        yield
+
+
+@contextlib.contextmanager
+def forbidden(mode: int, *folders: Path) -> Iterator[None]:
+    """The user has only the rights of `mode` in these folders."""
+    former = [folder.stat().st_mode for folder in folders]
+    for folder in folders:
+        folder.chmod(mode)
+    try:
+        yield
+    finally:
+        for folder, rights in zip(folders, former, strict=True):
+            folder.chmod(rights)
+
+
+def tells_of_trouble(machine: Machine) -> bool:
+    """Whether somebody who asks is told; then nothing may be called synced."""
+    status = machine.status()
+    if not status["attention"] and status["daemon"]["state"] == "running":
+        return False
+    assert status["projects"][0]["state"] != "synced"
+    assert machine.ctl("wait", "--for", "synced", "--timeout", "0.1").returncode != 0
+    return True
+
+
+SID = session("disk")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that other users can get at, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="disk") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def lone(place: Path) -> Iterator[Machine]:
+    """A machine with one session and a hub."""
+    machine = Machine(place / "lone", "desktop", (make_hub(place / "hub.git"),))
+    machine.append(SID, record(SID, machine.project, 0))
+    yield machine
+    machine.kill()
+
+
+def _commits_once_it_can(machine: Machine, fault: contextlib.AbstractContextManager[None]) -> None:
+    """A record written during the fault is told to be stuck, and goes in when the fault is over."""
+    machine.wait_synced()
+    with fault:
+        transcript = machine.append(SID, record(SID, machine.project, 1))
+        before = transcript.read_bytes()
+        await_true(lambda: tells_of_trouble(machine), "the trouble to be told")
+        assert transcript.read_bytes() == before
+    machine.wait_synced()
+    assert machine.status()["attention"] == []
+    assert machine.status()["daemon"]["state"] == "running"
+    assert transcript.read_bytes() == before
+    for repository in (machine.store, Path(machine.hubs[0])):
+        # It may belong to another user by now.
+        look = ("-c", "safe.directory=*", "-C", repository)
+        assert git(*look, "fsck", "--strict", "--full", "--no-dangling") == ""
+        shown = git(*look, "show", f"project/proj:segments/{SID}/0000/00")
+        assert shown.count("\n") == 2
+
+
+def test_a_full_disk_under_store_and_state(lone: Machine) -> None:
+    with small_disk(lone.conv, "3m"):
+        lone.start()
+        _commits_once_it_can(lone, full(lone.conv))
+        lone.stop()
+
+
+def test_a_store_that_becomes_read_only(lone: Machine) -> None:
+    lone.start()
+    _commits_once_it_can(lone, read_only(lone.store))
+
+
+def test_a_store_that_may_not_be_written(lone: Machine, place: Path) -> None:
+    _hand_over(lone, place)
+    lone.start()
+    lone.wait_synced()
+    objects = lone.store / "objects"
+    _commits_once_it_can(lone, forbidden(0o555, objects, *objects.iterdir()))
+
+
+def test_a_context_folder_that_may_not_be_read(lone: Machine, place: Path) -> None:
+    _hand_over(lone, place)
+    lone.start()
+    _commits_once_it_can(lone, forbidden(0o300, lone.context))
+
+
+def _hand_over(machine: Machine, place: Path) -> None:
+    """Has the machine belong to a user whom permissions stop."""
+    if os.geteuid() != 0:
+        return
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not here, and permissions do not stop root")
+    machine.wrap = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    subprocess.run(["chown", "-R", "65534:65534", place], check=True)
+    if machine.run_daemon("--version").returncode != 0:
+        pytest.skip("another user cannot run the daemon from where it is installed")
+
+
+def _arrives_once_it_can(
+    pair: Pair, end: Files, fault: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
+    """What comes for the laptop waits while its folder cannot take it, and is told to."""
+    laptop = pair.laptop
+    before = laptop.files()
+    laptop.start()
+    try:
+        with fault():
+            once(pair.desktop)
+            await_true(lambda: tells_of_trouble(laptop), "the trouble to be told")
+            for path, data in laptop.files().items():
+                if path != "filler":
+                    assert data in (before.get(path), end["laptop"].get(path)), path
+            assert list(laptop.projects.rglob(f"{TEMPORARY_PREFIX}*")) == []
+        laptop.wait_synced()
+        assert laptop.status()["attention"] == []
+    finally:
+        laptop.stop()
+    once(pair.desktop)
+    pair.check_equal(end)
+
+
+def test_a_full_disk_under_the_projects_folder(pair: Pair, undisturbed: Files) -> None:
+    with small_disk(pair.laptop.projects, "1m"):
+        _arrives_once_it_can(pair, undisturbed, lambda: full(pair.laptop.projects))
+
+
+def test_a_projects_folder_that_becomes_read_only(pair: Pair, undisturbed: Files) -> None:
+    _arrives_once_it_can(pair, undisturbed, lambda: read_only(pair.laptop.projects))
+
+
+# -- what reaches the disk
+
+
+def _traced(*words: str) -> tuple[str, ...]:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not here")
+    wrap = ("strace", "-f", "-qq", *words)
+    if subprocess.run([*wrap, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("strace is not allowed to trace here")
+    return wrap
+
+
+@pytest.mark.parametrize("when", ["1", "2", "4", "8", "16", "1+", "3+", "9+"] if DEEP else ["4", "1+"])
+def test_a_disk_that_cannot_sync_ends_in_nothing_that_is_not_durable(
+    pair: Pair, undisturbed: Files, when: str, tmp_path: Path
+) -> None:
+    desktop = pair.desktop
+    before = desktop.files()
+    inject = f"inject=fsync,fdatasync:error=EIO:when={when}"
+    desktop.wrap = _traced("-o", str(tmp_path / "trace"), "-e", "trace=fsync,fdatasync", "-e", inject)
+    try:
+        done = desktop.run_daemon("--once")
+    finally:
+        desktop.wrap = ()
+    assert "INJECTED" in (tmp_path / "trace").read_text()
+    assert done.returncode != 0 or not when.endswith("+"), done.stderr
+    for path, data in desktop.files().items():
+        assert data in (before.get(path), undisturbed["desktop"].get(path)), path
+    pair.check_whole()
+    for machine in pair.machines:
+        once(machine)
+    pair.check_equal(undisturbed)
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(pair: Pair, tmp_path: Path) -> None:
+    desktop = pair.desktop
+    calls = "trace=fsync,fdatasync,rename,renameat,renameat2,link,linkat"
+    desktop.wrap = _traced("-y", "-o", str(tmp_path / "trace"), "-s", "4096", "-e", calls)
+    try:
+        once(desktop)
+    finally:
+        desktop.wrap = ()
+    synced: set[Path] = set()
+    unsynced: set[Path] = set()
+    named = {"objects": 0, "refs": 0, "projects": 0, "backups": 0}
+    for name, arguments in _calls((tmp_path / "trace").read_text()):
+        source, *target = _paths(arguments)
+        if not target:
+            synced.add(source)
+            unsynced.discard(source)
+            continue
+        kind = next(one for one in named if one in target[0].parts)
+        named[kind] += 1
+        # A backup is another name for what the client wrote; all else we wrote ourselves.
+        assert source in synced or kind == "backups", (name, arguments)
+        if kind == "refs":
+            repository = Path(*target[0].parts[: target[0].parts.index("refs")])
+            assert not [folder for folder in unsynced if folder.is_relative_to(repository)], arguments
+        unsynced.add(target[0].parent)
+    assert all(named.values()), named
+    assert unsynced == set()
+
+
+def _paths(arguments: str) -> list[Path]:
+    """The paths that a call is about: what a descriptor stands for, and the name in it where one follows."""
+    found: list[Path] = []
+    for folder, name in re.findall(r'(?:(?:\d+|AT_FDCWD)<([^>]*)>)?(?:, )?(?:"([^"]*)")?', arguments):
+        if folder or name:
+            found.append(Path(folder or "/", name))
+    return found
+
+
+def _calls(trace: str) -> Iterator[tuple[str, str]]:
+    """The name and the arguments of each call that was successful, in the order in which they ended."""
+    begun: dict[str, tuple[str, str]] = {}
+    for line in trace.splitlines():
+        pid, _, text = line.partition(" ")
+        if whole := re.fullmatch(r" *(\w+)\((.*)\) += 0", text):
+            yield whole[1], whole[2]
+        elif unfinished := re.fullmatch(r" *(\w+)\((.*) <unfinished \.\.\.>", text):
+            begun[pid] = unfinished[1], unfinished[2]
+        elif re.fullmatch(r" *<\.\.\. \w+ resumed>.*\) += 0", text):
+            yield begun[pid]

@@ -83,6 +83,8 @@ class Machine:
     project_name: str = "src/proj"
     process: subprocess.Popen[bytes] | None = None
     extra: dict[str, str] = field(default_factory=dict)
+    wrap: tuple[str, ...] = ()
+    """The program that runs each program of this machine."""
 
     def __post_init__(self) -> None:
         self.projects.mkdir(parents=True)
@@ -139,7 +141,8 @@ class Machine:
     def start(self) -> None:
         """Starts the daemon and waits until it is ready."""
         log = (self.top / "daemon.log").open("ab")
-        self.process = subprocess.Popen(DAEMON, env=self.environ, stderr=log, stdin=subprocess.DEVNULL)
+        words = [*self.wrap, *DAEMON]
+        self.process = subprocess.Popen(words, env=self.environ, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         await_true(self.is_ready, f"daemon of {self.name} to be ready: {self.log()}")
 
@@ -177,7 +180,7 @@ class Machine:
 
     def _run(self, words: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words,
+            [*self.wrap, *words],
             env=self.environ,
             capture_output=True,
             text=True,
