@@ -28,6 +28,7 @@ from convergenced.merge.names import collision_key, settle_names
 from convergenced.merge.roster import merge_rosters
 from convergenced.merge.segments import is_readable
 from convergenced.merge.session import merge_session, transcripts_of, write_flat
+from convergenced.merge.sessions import Sessions
 from convergenced.model import CanonicalPath, Oid, Refusal, SessionId, TreeEntry
 from convergenced.ports import Objects
 
@@ -127,13 +128,14 @@ def _absorb(
 
 def _merge_sessions(
     objects: Objects, ours: ProjectTree, theirs: ProjectTree, base: ProjectTree
-) -> tuple[dict[SessionId, SessionTree], Absorbed]:
+) -> tuple[Sessions, Absorbed]:
     """The sessions of both, with the transcripts that went apart still to be laid out."""
-    merged: dict[SessionId, SessionTree] = {}
+    all_ours, all_theirs = Sessions.of(ours.sessions), Sessions.of(theirs.sessions)
+    changed: dict[SessionId, SessionTree] = {}
     apart: dict[SessionId, list[SessionTree]] = {}
     refusals: list[Refusal] = []
-    for sid in sorted({*ours.sessions, *theirs.sessions}):
-        one, other = ours.sessions.get(sid), theirs.sessions.get(sid)
+    for sid in sorted(all_ours.differing(all_theirs) | all_ours.in_both_layouts()):
+        one, other = all_ours.get(sid), all_theirs.get(sid)
         whole = one or other or SessionTree()
         if one is not None and other is not None and one != other:
             folder, refused = _merge_folder(objects, sid, one, other, base.sessions.get(sid, SessionTree()))
@@ -143,7 +145,8 @@ def _merge_sessions(
                 apart[sid] = [one, other]
         if whole.transcript and whole.flat:
             apart.setdefault(sid, [whole])
-        merged[sid] = whole
+        changed[sid] = whole
+    merged = all_ours.updated(changed)
 
     def look_up(sid: SessionId) -> Oid | None:
         session = None if sid in apart else merged.get(sid)
@@ -162,14 +165,14 @@ def _merge_sessions(
 def _lay_out(objects: Objects, project: ProjectTree, changed: Mapping[SessionId, Oid]) -> ProjectTree:
     """The project with the changed transcripts, in the layout that its policy says."""
     flat = policy_of(objects, project).layout == "flat"
-    sessions = dict(project.sessions)
+    laid_out: dict[SessionId, SessionTree] = {}
     for sid, transcript in changed.items():
-        folder = sessions.get(sid, SessionTree()).folder
+        folder = project.sessions.get(sid, SessionTree()).folder
         if flat:
-            sessions[sid] = SessionTree(None, write_flat(objects, transcript), folder)
+            laid_out[sid] = SessionTree(None, write_flat(objects, transcript), folder)
         else:
-            sessions[sid] = SessionTree(transcript, None, folder)
-    return replace(project, sessions=sessions)
+            laid_out[sid] = SessionTree(transcript, None, folder)
+    return replace(project, sessions=Sessions.of(project.sessions).updated(laid_out))
 
 
 def _merge_folder(

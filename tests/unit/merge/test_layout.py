@@ -9,9 +9,8 @@ from uuid import NAMESPACE_OID, uuid5
 import pytest
 
 from convergenced.errors import NewerSchemaError
-from convergenced.merge import layout
+from convergenced.merge import reading
 from convergenced.merge.layout import (
-    MAX_SESSIONS,
     ProjectTree,
     SessionTree,
     policy_of,
@@ -22,6 +21,7 @@ from convergenced.merge.layout import (
 )
 from convergenced.merge.names import MAX_DEPTH, beside, find_fault, settle_names
 from convergenced.merge.segments import write_transcript
+from convergenced.merge.sessions import MAX_SESSIONS
 from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Oid, SessionId, TreeEntry
 from tests.fakes.store import MemoryStore
 from tests.transcripts import keep, spoken
@@ -155,7 +155,7 @@ def test_nothing_stands_where_one_of_ours_will_be(
 def test_a_flood_of_entries_crowds_out_no_session(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(reading, "MAX_ENTRIES", 10)
     blob = store.write_blob(b"x")
     flood = [TreeEntry(f"a{number}", MODE_BLOB, blob) for number in range(20)]
     ours = ProjectTree(
@@ -199,7 +199,7 @@ def test_depth_is_bounded(store: MemoryStore) -> None:
 def test_a_tree_that_repeats_itself_a_billion_times_ends_soon(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "MAX_ENTRIES", 500)
+    monkeypatch.setattr(reading, "MAX_ENTRIES", 500)
     tree = folder(store, ("x", MODE_BLOB, store.write_blob(b"x")))
     for _ in range(10):
         tree = folder(store, *((f"d{number}", MODE_TREE, tree) for number in range(10)))
@@ -212,7 +212,7 @@ def test_a_tree_that_repeats_itself_a_billion_times_ends_soon(
 def test_a_file_out_of_all_proportion_is_left_out(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "MAX_FILE", 10)
+    monkeypatch.setattr(reading, "MAX_FILE", 10)
     project, refusals = read_project(
         store, with_memory(store, ("big.md", MODE_BLOB, store.write_blob(b"x" * 11)))
     )
@@ -341,7 +341,7 @@ class TestManySessions:
         below = folder(store, (SID, MODE_TREE, first))
         segments = folder(store, (SID[0], MODE_TREE, below), (SID, MODE_TREE, second))
         project, refusals = read_project(store, folder(store, ("segments", MODE_TREE, segments)))
-        assert project.sessions == {SID: SessionTree(first)}
+        assert project.sessions == {SID: SessionTree(second)}
         assert [refusal.where for refusal in refusals if "twice" in refusal.reason] == [f"segments: {SID}"]
 
     def test_folders_inside_one_another_without_end_are_not_followed(self, store: MemoryStore) -> None:
