@@ -18,13 +18,15 @@ from convergenced.errors import ConvergenceError, NewerSchemaError, PeerUnreacha
 from convergenced.machine import health
 from convergenced.machine.locations import Locations
 from convergenced.machine.settings import Settings
-from convergenced.model import Finding, LocalPath, Oid, Refusal
+from convergenced.model import Finding, LocalPath, Oid, ProjectId, Refusal
 from convergenced.ports import Peer
+from convergenced.store.branch import PROJECTS
 from convergenced.store.git import GitStore
 from convergenced.store.heal import heal
 from convergenced.store.verify import Flaw, verify
 from convergenced.sync.audit import audit, audit_peer
 from convergenced.sync.forecast import forecast
+from convergenced.sync.healing import heal_project
 from convergenced.sync.identity import name_for
 from convergenced.sync.ingest import policy_of
 from convergenced.sync.replica import Parts, Replica
@@ -189,7 +191,7 @@ class Doctor:
         except ConvergenceError as error:
             yield Finding("store", "problem", error.summary, fix=error.hint)
             return
-        yield from _about_store(store, flaws, asked.peers)
+        yield from _about_store(self._parts, store, flaws, asked)
         if flaws:
             text = "nothing more is checked until the store is whole"
             yield Finding("history", "warning", text, fix=_FIX)
@@ -270,10 +272,8 @@ def _exchange_again(name: str) -> str:
     return f"exchanged with {name} again"
 
 
-def _about_store(
-    store: GitStore, flaws: Sequence[Flaw], peers: Mapping[str, Callable[[], Peer]]
-) -> Iterator[Finding]:
-    repair = partial(_heal, store, flaws, peers)
+def _about_store(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) -> Iterator[Finding]:
+    repair = partial(_heal, parts, store, flaws, asked)
     for flaw in flaws[:MAX_NAMED]:
         yield Finding("store", "problem", flaw.text, fix=_FIX, repair=repair)
     if (more := len(flaws) - MAX_NAMED) > 0:
@@ -284,12 +284,23 @@ def _about_store(
         )
 
 
-def _heal(store: GitStore, flaws: Sequence[Flaw], peers: Mapping[str, Callable[[], Peer]]) -> str:
+def _heal(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) -> str:
+    """Heals from what is readable and from peers, then, project by project, from local files."""
     with contextlib.ExitStack() as stack:
         opened = []
-        for open_peer in peers.values():
+        for open_peer in asked.peers.values():
             with contextlib.suppress(ConvergenceError):  # the others may have it
                 peer = open_peer()
                 stack.callback(peer.close)
                 opened.append(peer)
-        return str(heal(store, flaws, opened))
+        healed = heal(store, flaws, opened)
+        told = [str(healed)] if str(healed) else []
+        projects = {ProjectId(ref.removeprefix(PROJECTS)) for ref in store.refs(PROJECTS)}
+        projects |= {replica.project for replica in asked.replicas}
+        for project in sorted(projects) if healed.left else ():
+            replicas = [replica for replica in asked.replicas if replica.project == project]
+            outcome = heal_project(parts, store, project, replicas, opened)
+            told += outcome.told
+            for replica in replicas if outcome.flaws else ():
+                parts.state.forget_files(replica.folder)  # what they name may be what was lost
+    return "; ".join(told)

@@ -196,6 +196,26 @@ def test_nothing_is_wrong_with_machines_in_step(desktop: Machine, kept: Pair) ->
     assert not {one for one in plain if one.startswith(("history", "local", "store"))}
 
 
+def flip_a_bit(machine: Machine) -> None:
+    data = bytearray(loose(machine).read_bytes())
+    data[len(data) // 2] ^= 0x10
+    put(loose(machine), bytes(data))
+
+
+def tear_a_pack(machine: Machine) -> None:
+    git("-C", machine.store, "repack", "-q", "-a", "-d")
+    (pack,) = machine.store.glob("objects/pack/*.pack")
+    data = pack.read_bytes()
+    put(pack, data[: len(data) // 2])
+
+
+def lose_an_object_everywhere(machine: Machine) -> None:
+    name = loose(machine).relative_to(machine.store)
+    for repository in (machine.store, *machine.hubs):
+        (Path(repository) / name).unlink()
+
+
+DAMAGED: Faults = {("store", "problem"), ("history", "warning")}
 REPAIRABLE: dict[str, tuple[Callable[[Machine], object], Faults]] = {
     "the branch set back": (
         set_branch_back,
@@ -221,12 +241,17 @@ REPAIRABLE: dict[str, tuple[Callable[[Machine], object], Faults]] = {
     "a damaged state database": (scribble_over_state, {("state", "problem")}),
     "a lock on the branch": (
         lambda one: (one.store / f"{BRANCH}.lock").write_bytes(b""),
-        {("store", "problem"), ("history", "warning")},
+        DAMAGED,
     ),
     "a lock on the packed refs": (
         lambda one: (one.store / "packed-refs.lock").write_bytes(b""),
-        {("store", "problem"), ("history", "warning")},
+        DAMAGED,
     ),
+    "a flipped bit": (flip_a_bit, DAMAGED),
+    "a truncated object": (lambda one: put(loose(one), loose(one).read_bytes()[:20]), DAMAGED),
+    "a missing object": (lambda one: loose(one).unlink(), DAMAGED),
+    "an object that no peer has any more": (lose_an_object_everywhere, DAMAGED),
+    "a torn pack": (tear_a_pack, DAMAGED),
     "a store that others can read": (lambda one: one.store.chmod(0o755), {("permissions", "problem")}),
     "a state that others can read": (
         lambda one: (one.conv / "state.sqlite").chmod(0o644),
