@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from convergenced.canon.folder import encode_folder_name
+from convergenced.canon.nesting import is_deeper
 from convergenced.model import SessionId
 
 CONVERSATION = frozenset({"user", "assistant", "system"})
@@ -24,6 +25,10 @@ FORKS = uuid.uuid5(uuid.NAMESPACE_OID, "convergence fork")
 """The namespace of forks' ids."""
 
 NO_SESSION = SessionId(str(uuid.UUID(int=0)))
+
+MAX_NESTING = 200
+"""Values inside one another in a record that is understood, at most. Far below where Python gives up,
+which depends on its version and on who calls: a merge must not."""
 
 ANCESTORS = 64
 """How many ancestors of a cwd are looked at for the project root."""
@@ -66,6 +71,8 @@ def facts(record: bytes) -> RecordFacts:
     try:
         value = json.loads(record.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
+        return _OPAQUE
+    if record.count(b"[") + record.count(b"{") > MAX_NESTING and is_deeper(value, MAX_NESTING):
         return _OPAQUE
     kind, own_id = _string(value, "type"), _string(value, "uuid")
     return RecordFacts(

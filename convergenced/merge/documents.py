@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
+from convergenced.canon.nesting import is_deeper
 from convergenced.errors import NewerSchemaError, RefusedInputError
 from convergenced.model import SCHEMA
 
@@ -35,7 +36,7 @@ def parse_document(data: bytes, name: str) -> Json:
         value = cast("Json", json.loads(data.decode("utf-8"), parse_constant=_no_number, parse_float=_finite))
     except (ValueError, RecursionError) as error:
         raise RefusedInputError(f"{name} is not JSON: {error}", _REMEDY) from error
-    if _is_deeper(value, MAX_NESTING):
+    if is_deeper(value, MAX_NESTING):
         raise RefusedInputError(f"{name} is nested more than {MAX_NESTING} deep", _REMEDY)
     return value
 
@@ -86,18 +87,6 @@ def _no_number(word: str) -> float:
 def _finite(digits: str) -> float:
     number = float(digits)
     return number if math.isfinite(number) else _no_number(digits)
-
-
-def _is_deeper(value: Json, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, list | dict)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return bool(level)
 
 
 _REMEDY = "it is ignored; a machine that has a good copy will write it again"

@@ -186,3 +186,19 @@ def test_cwds_are_told_once_each_in_order() -> None:
 def test_the_root_of_a_real_project_is_found_from_its_transcripts() -> None:
     for path in (corpus.ROOT / "machineA" / ".claude" / "projects" / "-home-ann-src-proj").glob("*.jsonl"):
         assert find_project_root(scan_cwds(path.read_bytes()), "-home-ann-src-proj") == "/home/ann/src/proj"
+
+
+def test_what_a_record_says_does_not_depend_on_how_deep_the_stack_is() -> None:
+    def ask(record: bytes, frames: int) -> bool:
+        return is_conversation(record) if frames == 0 else ask(record, frames - 1)
+
+    for depth, understood in (
+        (190, True),
+        (199, True),
+        (200, False),
+        (700, False),
+        (950, False),
+        (10_000, False),
+    ):
+        record = b'{"type":"user","uuid":"u","x":' + b"[" * depth + b"]" * depth + b"}"
+        assert [ask(record, frames) for frames in (0, 100, 400)] == [understood] * 3
