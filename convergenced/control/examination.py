@@ -45,7 +45,19 @@ class Examination:
         self._mended = Mended()
 
     def start(self) -> None:
-        """Looks; the answer comes later."""
+        """Looks as soon as it is known what takes part; the answer comes later."""
+        clock = self._engine.desk.clock
+        deadline = clock.monotonic() + SETTLE_S
+
+        def is_ready(_: list[Missing]) -> bool:
+            if not self._engine.ready and clock.monotonic() < deadline:
+                return False
+            self._look()
+            return True
+
+        self._engine.wait(None, 0.0, SETTLE_S, is_ready)
+
+    def _look(self) -> None:
         asked = self._asked()
         self._engine.desk.submit(LANE, lambda: self._doctor.look(asked), self._looked, self._failed)
 
@@ -87,7 +99,7 @@ class Examination:
         def settled(missing: list[Missing]) -> bool:
             if any(one.cause == "work" for one in missing) and clock.monotonic() < deadline:
                 return False
-            self.start()
+            self._look()
             return True
 
         self._engine.wait(None, since, SETTLE_S, settled)

@@ -177,7 +177,7 @@ def check_backups(locations: Locations, keep: int) -> Iterator[Finding]:
             status = _lstat(os.path.join(place, name))
             files += 1
             size += 0 if status is None else status.st_size
-    text = f"{files} backups of replaced files take {size // _MIB} MiB"
+    text = f"{size // _MIB} MiB in {files} {'backup' if files == 1 else 'backups'} of replaced files"
     if size > BACKUPS_LARGE:
         fix = f"keep fewer: convergencectl config set backups.keep {max(1, keep // 2)}"
         yield Finding("backups", "warning", text, fix=fix)

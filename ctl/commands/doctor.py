@@ -13,6 +13,7 @@ from convergenced.errors import AttentionError, DegradedError, NoDaemonError
 
 from ..arguments import Parser, example
 from ..here import connect, locations
+from ..progress import Progress
 from ..render import Terminal, clean, plural
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 _WORST_LAST = ("ok", "warning", "problem")
+MAX_IN_FULL = 4
+"""Groups of findings up to which what is well is told line by line for each project."""
 
 
 def configure(parser: Parser) -> None:
@@ -59,7 +62,12 @@ def _examine(path: str | None, *, deep: bool, fix: bool) -> Diagnosis:
         with connect() as daemon:
             ping = cast("Ping", daemon.call("ping"))
             params: dict[str, Json] = {"path": path, "deep": deep, "fix": fix}
-            found = cast("Diagnosis", daemon.call("doctor", params, timeout=None))
+            progress = Progress(locations().socket, "checking", Terminal.of(sys.stderr, os.environ))
+            try:
+                answer = daemon.call("doctor", params, timeout=None, each_tick=progress.tick)
+            finally:
+                progress.done()
+            found = cast("Diagnosis", answer)
             found["findings"].insert(0, _version(ping["version"]))
             return found
     except NoDaemonError as error:
@@ -100,24 +108,29 @@ def _lines(found: Diagnosis, terminal: Terminal) -> list[str]:
     findings = found["findings"]
     groups = list(dict.fromkeys(one["project"] for one in findings))
     groups.sort(key=lambda project: (project is not None, project or ""))
+    brief = len(groups) > MAX_IN_FULL
     for project in groups:
+        ours = [one for one in findings if one["project"] == project]
+        well = [one for one in ours if one["state"] == "ok"]
         out += ["", terminal.style(clean(project) if project is not None else "this machine", "bold")]
-        for one in sorted(
-            (one for one in findings if one["project"] == project),
-            key=lambda one: _WORST_LAST.index(one["state"]),
-        ):
+        if brief and project is not None and well:
+            out.append(_marked("ok", [f"  {plural(len(well), 'check')}: all well"], terminal)[0])
+            ours = [one for one in ours if one["state"] != "ok"]
+        for one in sorted(ours, key=lambda one: _WORST_LAST.index(one["state"])):
             out += _shown(one, terminal)
     return [*out, "", *terminal.paragraph(_verdict(found))]
 
 
 def _shown(one: FindingAnswer, terminal: Terminal) -> list[str]:
-    mark = terminal.style(_MARKS[one["state"]], _COLOURS[one["state"]])
-    first, *rest = terminal.paragraph(
-        f"{clean(one['check'])}: {clean(one['text'])}", first="  ", indent="    "
-    )
-    shown = [mark + first[1:], *rest]
+    text = f"{clean(one['check'])}: {clean(one['text'])}"
+    shown = _marked(one["state"], terminal.paragraph(text, first="  ", indent="    "), terminal)
     # Whole, however long: a command with a line break in it cannot be copied.
     return [*shown, f"    → {clean(one['fix'])}"] if one["fix"] and one["state"] != "ok" else shown
+
+
+def _marked(state: str, lines: list[str], terminal: Terminal) -> list[str]:
+    """The lines with the state's mark in place of the first one's first space."""
+    return [terminal.style(_MARKS[state], _COLOURS[state]) + lines[0][1:], *lines[1:]]
 
 
 def _verdict(found: Diagnosis) -> str:
@@ -127,7 +140,7 @@ def _verdict(found: Diagnosis) -> str:
         return f"all well: {plural(counts[0], 'check')}"
     parts = [plural(counts[2], "problem")] if counts[2] else []
     parts += [plural(counts[1], "warning")] if counts[1] else []
-    text = f"{' and '.join(parts)}, {counts[0]} checks are well"
+    text = f"{' and '.join(parts)}, {plural(counts[0], 'check')} well"
     return f"{text}; --fix can repair {fixable} of them" if fixable else text
 
 

@@ -243,6 +243,8 @@ def test_peers_configuration_and_the_end_are_passed_on(desk: Desk) -> None:
         ("wait", {"for": "rain"}),
         ("init", {}),
         ("status", {"project": 7}),
+        ("doctor", {"deep": "yes"}),
+        ("doctor", {"path": 7}),
     ],
 )
 def test_parameters_of_the_wrong_kind_are_refused(desk: Desk, method: str, params: dict[str, Json]) -> None:
@@ -263,6 +265,43 @@ def test_a_request_that_fails_by_a_defect_does_not_end_the_daemon(
         patch.setattr("convergenced.control.dispatch.format_status", broken)
         assert "status failed" in str(desk.ask("status").error_)
     assert desk.ask("status").value["schema"] == 1
+
+
+def test_the_doctor_looks_at_everything_and_says_what_it_did(desk: Desk) -> None:
+    answer = desk.ask("doctor").value
+    assert answer["schema"] == 1
+    assert answer["fixed"] == []
+    found = {one["check"]: one for one in answer["findings"]}
+    assert found["daemon"]["state"] == found["peers"]["state"] == "ok"
+    assert found["files"]["project"] == "app"
+    assert {one["fixable"] for one in answer["findings"]} == {False}
+    elsewhere = desk.ask("doctor", path="/", deep=True, fix=True).value["findings"]
+    assert any("takes no part yet" in one["text"] for one in elsewhere)
+
+
+def test_the_doctor_tells_of_a_daemon_that_is_not_whole_and_of_a_peer_that_is_away(desk: Desk) -> None:
+    desk.machine.engine.desk.degrade("watch", ConvergenceError("the limit of watches is used up", "raise it"))
+    desk.machine.engine.board.halted = "the projects folder is missing"
+    desk.machine.peers["hub"].unreachable = True
+    found = [one for one in desk.ask("doctor").value["findings"] if one["state"] != "ok"]
+    assert [(one["check"], one["state"]) for one in found] == [
+        ("daemon", "problem"),
+        ("daemon", "problem"),
+        ("peers", "warning"),
+    ]
+
+
+def test_the_doctor_waits_until_it_is_known_what_takes_part() -> None:
+    world = World()
+    ann = world.machine("ann")
+    ann.say(S, "hello")
+    ann.start()
+    desk = Desk(world, ann)
+    assert not ann.engine.ready
+    answer = desk.begin("doctor")
+    assert not answer.answered
+    world.advance(5)
+    assert "app" in {one["project"] for one in answer.value["findings"]}
 
 
 def test_ping_tells_whether_it_is_ready(desk: Desk) -> None:
