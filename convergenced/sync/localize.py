@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from posixpath import join
 
 from convergenced import steps
@@ -294,21 +295,27 @@ class _Localize:
             data = self._store.read_blob(action.oid)
             chunks = iter([self._rewriter.localize(data, content)])
             when = last_time(data) if content is Content.JSON else None
+        torn = self._torn_line(path, note)
         snapshot = parts.files.replace(
             path,
-            chunks,
+            chain(chunks, [torn]),
             expect=note.snapshot if note is not None else None,
             mtime_ns=self._mtime_ns(when),
             backup=None if note is None else LocalPath(join(self._backup_dir, action.path)),
             guard=self._guard,
         )
         steps.reached("localize.written")
-        window = tail_window(parts.files, path, snapshot.size) if action.is_transcript else b""
-        parts.state.note_file(
-            replica.folder, action.path, FileNote(snapshot, snapshot.size, window, action.oid)
-        )
+        end = snapshot.size - len(torn)
+        window = tail_window(parts.files, path, end) if action.is_transcript else b""
+        parts.state.note_file(replica.folder, action.path, FileNote(snapshot, end, window, action.oid))
         steps.reached("localize.noted")
         self._report.written.append(action.path)
+
+    def _torn_line(self, path: LocalPath, note: FileNote | None) -> bytes:
+        """The line at the file's end that is not complete yet: it stays at the end of the new file."""
+        if note is None or note.consumed >= note.snapshot.size:
+            return b""
+        return self._parts.files.read(path, note.consumed, note.snapshot.size - note.consumed)
 
     def _remove(self, relative: str, note: FileNote) -> None:
         parts, replica = self._parts, self._replica
