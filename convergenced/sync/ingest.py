@@ -119,6 +119,8 @@ class _Ingest:
         self._fresh: dict[str, FileNote] = {}
         self._report = IngestReport()
         self._changes = _Changes()
+        self._is_behind = False
+        """Whether the branch has all that this folder ever committed, and more."""
 
     def run(self) -> IngestReport:
         report, replica = self._report, self._replica
@@ -126,6 +128,7 @@ class _Ingest:
         tip = tip_of(self._store, replica.project)
         if not self._is_noted_at(head):
             self._stale, self._notes = self._noted, {}
+        self._is_behind = head != tip and self._leads_to(head, tip)
         base, _ = project_at(self._store, head)
         tip_tree, left_out = project_at(self._store, tip)
         scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
@@ -215,6 +218,9 @@ class _Ingest:
                 state.note_head(folder, head)
         steps.reached("ingest.noted")
 
+    def _leads_to(self, early: Oid | None, late: Oid | None) -> bool:
+        return early is not None and late is not None and self._store.merge_base(early, late) == early
+
     def _is_noted_at(self, head: Oid | None) -> bool:
         """Whether the notes are of this head, or of one it came from: they name objects of its history.
 
@@ -281,6 +287,11 @@ class _Ingest:
 
     def _transcript(self, path: str, snapshot: Snapshot, mine: Oid | None, theirs: Oid | None) -> Oid | None:
         note = self._notes.get(path)
+        if mine is not None and not self._is_behind:
+            # After a crash the replica's own ref may know more than notes and branch do: it goes first.
+            theirs = None
+            if note is not None and note.oid not in (mine, EMPTY_TREE):
+                note = None
         if note is not None and note.snapshot == snapshot:
             return note.oid if note.oid != EMPTY_TREE else None
         taken = None
