@@ -63,6 +63,10 @@ class MemoryFiles:
         self.between: Callable[[LocalPath], None] = lambda _path: None
         self.observers: list[Callable[[LocalPath], None]] = []
 
+    def use_clock(self, clock: Clock) -> None:
+        """What is written from now on has the time of `clock`."""
+        self._clock = clock
+
     # ------------------------------------------------------------------ ports.Files
 
     def list(self, folder: LocalPath) -> list[Entry] | None:
@@ -108,10 +112,11 @@ class MemoryFiles:
             fresh = _File(bytearray(b"".join(chunks)), mtime_ns, self._tick())
             steps.reached("replace.written")
             self._settle(path, expect, backup, guard, made)
+        written = fresh.snapshot()
         self._parent(path).names[os.path.basename(path)] = fresh
         steps.reached("replace.published")
         self._tell(path)
-        return fresh.snapshot()
+        return written
 
     def remove(
         self, path: LocalPath, *, expect: Snapshot, backup: LocalPath | None, guard: Callable[[], None]

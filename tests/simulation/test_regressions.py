@@ -1,0 +1,98 @@
+"""What stories found, each as the shortest story that shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from convergenced import steps
+from tests.unit.sync.world import FakeMachine, World, sid
+
+S, T = sid(1), sid(2)
+
+
+class CrashError(BaseException):
+    """The daemon is killed."""
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def ann(world: World) -> FakeMachine:
+    return world.machine("ann")
+
+
+@pytest.fixture
+def bob(world: World) -> FakeMachine:
+    return world.machine("bob")
+
+
+def test_a_line_that_is_not_complete_yet_survives_that_the_file_is_replaced(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    """Found by seeds 19 and 61: the beginning of the line was gone, and its rest became a line."""
+    ann.say(S, "begin")
+    ann.sync()
+    bob.sync()
+    record = bob.spoken(S, "slowly")
+    bob.files.append(bob.transcript(S), record[:30])
+    ann.say(S, "more")
+    ann.sync()
+    bob.sync()
+    assert bob.texts(S)[:2] == ["begin", "more"]
+    bob.files.append(bob.transcript(S), record[30:])
+    bob.sync()
+    ann.sync()
+    assert ann.texts(S) == bob.texts(S) == ["begin", "more", "slowly"]
+
+
+@pytest.mark.parametrize("what", ["say", "note", "attach"])
+def test_a_store_that_went_back_in_time_makes_the_notes_about_files_void(ann: FakeMachine, what: str) -> None:
+    """Found by seed 19: a commit named objects that the store did not have any more."""
+    attached = f"{ann.context()}/{S}/tool-results/1.txt"
+    ann.say(S, "begin")
+    ann.remember("habits.md", "one")
+    ann.files.write(attached, b"one")
+    ann.converge()
+    backup = ann.store.copy()
+    if what == "say":
+        ann.say(S, "more")
+    elif what == "note":
+        ann.remember("habits.md", "two")
+    else:
+        ann.files.write(attached, b"two")
+    ann.converge()
+    wanted = ann.tree()
+    ann.use_store(backup)
+    ann.say(T, "another")
+    ann.converge()
+    found = ann.tree()
+    assert (found.sessions[S], found.memory) == (wanted.sessions[S], wanted.memory)
+    assert b"begin" in ann.stored(S)
+    assert ann.stored_memory()
+    assert ann.stored_folder(S)
+
+
+def test_what_was_committed_before_a_crash_outlives_an_older_copy_of_the_file(
+    ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by seed 963: the notes knew less than the replica's own ref, and were followed."""
+
+    def crash(step: str) -> None:
+        if step == "ingest.committed":
+            raise CrashError
+
+    ann.say(S, "begin")
+    ann.converge()
+    older = ann.local_bytes(S)
+    ann.say(S, "committed")
+    with monkeypatch.context() as patch, pytest.raises(CrashError):
+        patch.setattr(steps, "hook", crash)
+        ann.converge()
+    ann.files.write(ann.transcript(S), older)
+    ann.say(S, "after the crash")
+    ann.converge()
+    for text in (b"begin", b"committed", b"after the crash"):
+        assert text in ann.stored(S)
