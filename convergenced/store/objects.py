@@ -24,7 +24,7 @@ _COMMIT = re.compile(
     rb"tree (?P<tree>[0-9a-f]{40})\n(?P<parents>(?:parent [0-9a-f]{40}\n)*+)author "
     + _PERSON
     + rb"committer "
-    + re.sub(rb"\?P<[a-z]+>", b"?:", _PERSON)
+    + re.sub(rb"\?P<([a-z]+)>", rb"?P<by_\1>", _PERSON)
     + rb"(?:[^\n\0]++\n)*+(?:\n(?P<message>[^\0]*+))?"
 )
 """What `git fsck --strict` lets pass; headers of others' (`encoding`, `gpgsig`) stand before the message."""
@@ -84,7 +84,7 @@ def format_commit(commit: Commit) -> bytes:
 def parse_commit(data: bytes) -> Commit:
     """A commit as we use it. Raises `StoreError` for bytes that are no commit."""
     found = _COMMIT.fullmatch(data)
-    if found is None or int(found["time"]) > _LAST_TIME:
+    if found is None or max(int(found["time"]), int(found["by_time"])) > _LAST_TIME:
         raise StoreError("a commit object is malformed")
     parents = tuple(Oid(line[7:].decode()) for line in found["parents"].splitlines())
     author = Author(_text(found["name"]), _text(found["email"]))

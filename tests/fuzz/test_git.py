@@ -152,6 +152,12 @@ def test_what_git_makes_is_taken_for_a_commit(bare: Path, data: bytes) -> None:
     assert parse_commit(data).time in (0, 1700000000)
 
 
+@pytest.mark.parametrize("key", [b"author", b"committer"])
+def test_a_time_that_no_clock_can_tell_is_refused(key: bytes) -> None:
+    with pytest.raises(StoreError):
+        parse_commit(COMMIT.replace(key + b" " + PERSON, key + b" Ann <a@b> 9223372036854775808 +0000"))
+
+
 @on_disk
 @given(seed=seeds)
 def test_what_may_enter_as_a_tree_passes_the_check_of_git(bare: Path, seed: int) -> None:
