@@ -188,14 +188,11 @@ def test_what_may_enter_as_a_tree_passes_the_check_of_git(bare: Path, seed: int)
         b"1_0",
         b"0o7",
     )
-    data = b"".join(
-        rng.choice(modes[:2] if rng.random() < 0.8 else modes)
-        + b" "
-        + rng.choice(names)
-        + b"\0"
-        + b"\x11" * 20
-        for _ in range(rng.randint(0, 3))
-    )
+    data = b""
+    for _ in range(rng.randint(0, 3)):
+        mode = rng.choice(modes[:2] if rng.random() < 0.8 else modes)
+        named = b"\x22" if mode.endswith(b"40000") else b"\x11"  # one id is not of two kinds
+        data += mode + b" " + rng.choice(names) + b"\0" + named * 20
     try:
         entries = parse_tree(data)
         if format_tree(entries) != data or any(is_dangerous(entry.name) for entry in entries):
