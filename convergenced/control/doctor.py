@@ -47,7 +47,7 @@ class Asked:
     """What is to be looked at, as it stood when it was asked.
 
     `refusals` are about the projects folder as a whole, `known` what the asker found already. `peers` are
-    ways to each peer. With `in_use` a daemon is at work on store and folders.
+    ways to each peer. With `in_use` a daemon is at work on store and folders; `set_aside` is what it refused.
     """
 
     replicas: tuple[Replica, ...]
@@ -58,6 +58,7 @@ class Asked:
     deep: bool
     in_use: bool
     known: tuple[Finding, ...] = ()
+    set_aside: tuple[Finding, ...] = ()
 
 
 @dataclass(slots=True)
@@ -78,13 +79,18 @@ class Doctor:
 
     def look(self, asked: Asked) -> list[Finding]:
         """All findings."""
-        chosen = _choose(asked, self._parts)
-        return [
+        chosen = _choose(asked)
+        found = [
             *asked.known,
             *self._about_machine(asked),
             *self._about_projects(asked, chosen),
             *self._about_peers(asked),
             *(self._deep(asked, chosen) if asked.deep else ()),
+        ]
+        told = {(one.project, one.text) for one in found}
+        projects = {replica.project for replica in chosen}
+        return found + [
+            one for one in asked.set_aside if one.project in projects and (one.project, one.text) not in told
         ]
 
     # -- this machine
@@ -247,7 +253,7 @@ def state_finding(reason: str | None, *, in_use: bool) -> Finding:
     return Finding("state", "problem", text, fix=fix)
 
 
-def _choose(asked: Asked, parts: Parts) -> Sequence[Replica]:
+def _choose(asked: Asked) -> Sequence[Replica]:
     """The folders that are meant: all, those of the project at the path, or the one it would have."""
     if asked.path is None:
         return asked.replicas

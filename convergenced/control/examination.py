@@ -7,7 +7,7 @@ exchanging with peers).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from convergenced.control.answers import Diagnosis
 from convergenced.control.doctor import TURNS, Asked, Doctor, Mended, diagnosis, mend
@@ -78,7 +78,14 @@ class Examination:
             deep=self._deep,
             in_use=True,
             known=tuple(known),
+            set_aside=tuple(self._set_aside()),
         )
+
+    def _set_aside(self) -> Iterator[Finding]:
+        for state in self._engine.board.replicas.values():
+            for refusal in state.result.refusals if state.result is not None else ():
+                text = f"{refusal.where} {refusal.reason}"
+                yield Finding("quarantine", "warning", text, state.replica.project, refusal.remedy)
 
     def _looked(self, findings: list[Finding]) -> None:
         if self._turns == 0 or all(one.repair is None for one in findings):

@@ -6,6 +6,7 @@ held, so that nobody else writes, and no local file of Claude Code's is touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -46,9 +47,12 @@ def examine_offline(
     if fix and os.path.isdir(locations.store):
         with single_instance(locations.lock_file):
             return one.repair()
-    with readable_parts(locations, settings, environ, home) as parts:
-        state = state_finding(find_state_damage(health.state_file(locations)), in_use=False)
-        return diagnosis(one.look(parts, state), [])
+    found = one.look_only()
+    if fix and any(finding.repair is not None for finding in found):
+        with single_instance(locations.lock_file):
+            mended = mend(found)
+        return diagnosis([*one.look_only(), *mended.failed], mended.done)
+    return diagnosis(found, [])
 
 
 class _Offline:
@@ -73,7 +77,13 @@ class _Offline:
         mended = Mended()
         before = [*self._state_repair(), *self._leftovers()]
         mended.done += mend(before).done
-        with real_parts(self._locations, self._settings, self._environ, self._home) as parts:
+        with contextlib.ExitStack() as stack:
+            try:
+                parts = stack.enter_context(
+                    real_parts(self._locations, self._settings, self._environ, self._home)
+                )
+            except ConvergenceError as error:
+                return diagnosis(self._cannot_start(error), mended.done)
             if isinstance(parts.store, GitStore):
                 for refusal in parts.store.recovered:
                     where = refusal.where.removeprefix("store: ")
@@ -91,6 +101,26 @@ class _Offline:
                 if not turn.done:
                     break
             return diagnosis([*findings, *mended.failed], mended.done)
+
+    def look_only(self) -> list[Finding]:
+        """All findings, on parts that cannot change anything."""
+        with contextlib.ExitStack() as stack:
+            try:
+                parts = stack.enter_context(
+                    readable_parts(self._locations, self._settings, self._environ, self._home)
+                )
+            except ConvergenceError as error:
+                return self._cannot_start(error)
+            reason = find_state_damage(health.state_file(self._locations))
+            return self.look(parts, state_finding(reason, in_use=False))
+
+    def _cannot_start(self, error: ConvergenceError) -> list[Finding]:
+        """What can be said where a daemon could not even start."""
+        return [
+            Finding("start", "problem", f"convergenced cannot start: {error.summary}", fix=error.hint),
+            *health.check_config(self._locations),
+            *health.check_permissions(self._locations),
+        ]
 
     def look(self, parts: Parts, state: Finding) -> list[Finding]:
         """All findings."""

@@ -85,6 +85,8 @@ def check_socket(locations: Locations) -> Iterator[Finding]:
     folder = os.path.dirname(locations.socket)
     wrong = False
     for path, allowed in ((folder, 0o700), (locations.socket, 0o600)):
+        if path == locations.state_dir:
+            continue  # looked at as such
         found = _lstat(path)
         if found is not None and (stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.getuid()):
             wrong = True

@@ -60,8 +60,8 @@ NEWEST = 200
 READ_BYTES = 4 * 1024 * 1024
 MAX_NAMED = 20
 """Findings of one kind about one project that are told one by one; the rest is counted."""
-MAX_TREES = 256
-"""Trees that are remembered once read."""
+MAX_TREES = 8
+"""Trees that are remembered once read: a parent is soon looked at as a child."""
 
 MAX_WRITTEN = 100
 """Commits after which what was written on trial is forgotten."""
@@ -182,7 +182,7 @@ class _Audit:
                 f"see what came in: git -C STORE log project/{other}",
             )
         if not shared:
-            text = f"{len(tips)} projects, none shares history with another"
+            text = "no project shares history with another"
             yield Finding("history.apart", "ok", text)
 
     def _find_left_out(self, project: ProjectId) -> dict[str, Oid]:
@@ -242,7 +242,7 @@ class _Audit:
     def _tree_at(self, tree: Oid) -> ProjectTree:
         if tree not in self._trees:
             if len(self._trees) >= MAX_TREES:
-                self._trees.clear()
+                del self._trees[next(iter(self._trees))]
             self._trees[tree] = read_project(self._scratch, tree)[0]
         return self._trees[tree]
 

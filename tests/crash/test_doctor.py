@@ -101,6 +101,7 @@ def put(path: Path, data: bytes) -> None:
     """Writes a file anew: its bytes are shared with the moment that is gone back to."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)
+    path.chmod(0o600)
 
 
 def loose(machine: Machine) -> Path:
@@ -387,6 +388,34 @@ def test_without_a_store_it_looks_and_makes_nothing(tmp_path: Path) -> None:
         assert faults(found) == set(), found
         assert {one["project"] for one in found["findings"]} == {None, "proj"}
     assert sorted(machine.top.rglob("*")) == before
+
+
+def test_permissions_are_repaired_also_without_a_store(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "new", "new")
+    (machine.conv / "config.toml").chmod(0o644)
+    fixed = examine(machine, fix=True)
+    assert faults(fixed) == set(), fixed
+    assert [one["check"] for one in fixed["fixed"]] == ["permissions"]
+
+
+def break_machine_id(machine: Machine) -> None:
+    put(machine.conv / "machine-id", b"garbage\n")
+
+
+def write_newer_schema(machine: Machine) -> None:
+    config = machine.store / "config"
+    put(config, config.read_bytes().replace(b"schema = 1", b"schema = 99"))
+
+
+@pytest.mark.parametrize("plant", [break_machine_id, write_newer_schema])
+def test_what_keeps_a_daemon_from_starting_is_a_finding(
+    desktop: Machine, plant: Callable[[Machine], None]
+) -> None:
+    plant(desktop)
+    for fix in (False, True):
+        found = examine(desktop, fix=fix)
+        assert faults(found) == {("start", "problem")}
+        assert found["findings"][0]["fix"]
 
 
 def test_with_a_daemon_it_goes_through_the_daemon(desktop: Machine) -> None:

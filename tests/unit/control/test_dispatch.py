@@ -13,6 +13,7 @@ from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json
 from convergenced.control.server import Reply
 from convergenced.errors import ConfigError, ConvergenceError, TimedOutError, UsageError
 from convergenced.machine.locations import Locations
+from convergenced.model import Author, Commit, TreeEntry
 from tests.unit.sync.world import FakeMachine, World, sid
 
 NOWHERE = Locations.from_environment({"CONVERGENCE_HOME": "/nowhere/at/all"}, "/nowhere")
@@ -289,6 +290,20 @@ def test_the_doctor_tells_of_a_daemon_that_is_not_whole_and_of_a_peer_that_is_aw
         ("daemon", "problem"),
         ("peers", "warning"),
     ]
+
+
+def test_the_doctor_tells_what_was_set_aside_once(desk: Desk) -> None:
+    desk.machine.files.link(desk.machine.transcript(sid(2)), "/etc/passwd")
+    store = desk.machine.store
+    tip = desk.machine.tip()
+    assert tip is not None
+    tree = store.write_tree([*store.read_tree(store.read_commit(tip).tree), TreeEntry("x", 0o120000, tip)])
+    commit = store.write_commit(Commit(tree, (tip,), Author("x", "x"), 1, "hostile\n"))
+    store.swap("refs/heads/project/app", tip, commit)
+    desk.ask("sync", projects=[], wait=True)
+    found = [one for one in desk.ask("doctor").value["findings"] if one["state"] != "ok"]
+    assert [one["check"] for one in found] == ["files", "quarantine"]
+    assert all(one["fix"] for one in found)
 
 
 def test_the_doctor_waits_until_it_is_known_what_takes_part() -> None:
