@@ -19,7 +19,7 @@ from convergenced.control.assembly import real_parts
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers
 from convergenced.errors import ConvergenceError
-from convergenced.machine.activity import ActivityLog
+from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
 from convergenced.machine.locations import Locations
@@ -29,10 +29,12 @@ from convergenced.machine.settings_schema import PeerSettings
 from convergenced.machine.watch import FolderWatcher
 from convergenced.model import LocalPath
 from convergenced.ports import Clock, Peer
+from convergenced.store.git import GitStore
 from convergenced.store.peers import open_peer
 from convergenced.sync.desk import IDLE_TURN, Surroundings
 from convergenced.sync.engine import Engine
 from convergenced.sync.once import one_pass
+from convergenced.sync.replica import Parts
 
 log = logging.getLogger("convergenced")
 
@@ -76,6 +78,7 @@ def _run(once: bool) -> int:
     with single_instance(locations.lock_file), real_parts(locations, settings, os.environ, home) as parts:
         workers = ThreadWorkers()
         activity = ActivityLog(locations.activity_log, parts.clock)
+        _tell_recovered(parts, activity)
         notifier = Notifier.from_environment(os.environ)
 
         def connect(peer: PeerSettings) -> Peer:
@@ -103,6 +106,15 @@ def _run(once: bool) -> int:
             return one_pass(engine, parts.clock)
         Supervisor(engine, parts, locations, notifier, parts.clock).run()
         return 0
+
+
+def _tell_recovered(parts: Parts, activity: ActivityLog) -> None:
+    """Says what had to be set aside when the store was opened."""
+    assert isinstance(parts.store, GitStore)
+    for refusal in parts.store.recovered:
+        text = f"{refusal.where}: {refusal.reason}; {refusal.remedy}"
+        log.warning("%s", text)
+        activity.append(Event("recover", text))
 
 
 class _Pulse:

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from convergenced.errors import ConvergenceError, PeerUnreachableError
+from convergenced.errors import ConvergenceError, PeerUnreachableError, StoreError
 from convergenced.model import ProjectId
 from convergenced.ports import Peer
 from convergenced.store.branch import tracking_ref
@@ -178,13 +178,20 @@ class Rounds:
     def _note_refs(self, name: str) -> None:
         """Takes up what a round left in the store: one that broke off may have merged before it did."""
         board, store = self._desk.board, self._desk.parts.store
-        for project in board.projects():
-            tracked = ref_of(store, tracking_ref(name, project))
+        try:
+            refs = {
+                project: (ref_of(store, tracking_ref(name, project)), tip_of(store, project))
+                for project in board.projects()
+            }
+        except StoreError as error:
+            self._desk.degrade("store", error)
+            return
+        self._desk.restore("store")
+        for project, (tracked, tip) in refs.items():
             if tracked is None:
                 board.tracked.pop((name, project), None)
             else:
                 board.tracked[(name, project)] = tracked
-            tip = tip_of(store, project)
             if tip is not None and tip != board.tips.get(project):
                 board.tips[project] = tip
                 for state in board.of_project(project):
