@@ -31,7 +31,10 @@ from tests.e2e.machines import DAEMON, PATIENCE, Machine
 
 KILLED = -signal.SIGKILL
 
-ONCE_A_PASS = frozenset({"exchange.pushed", "localize.planned", "localize.removed", "localize.settled"})
+ONCE_A_PASS = (
+    *("ingest.committed", "ingest.noted", "exchange.pushed"),
+    *("localize.planned", "localize.removed", "localize.settled"),
+)
 """Steps that one pass from this moment takes only once."""
 
 OTHERS = (*STEPS[7:], *STEPS[:7])
@@ -40,7 +43,8 @@ DURING_RECOVERY = (
 )
 TWICE = STEPS if DEEP else STEPS[1::6]
 SECOND_TIME = [step for step in STEPS if step not in ONCE_A_PASS][:: 1 if DEEP else 6]
-BEGUN_ANEW = STEPS if DEEP else STEPS[2::6]
+BEGUN_ANEW = [step for step in STEPS if step != "localize.removed"][:: 1 if DEEP else 6]
+"""What has no past has nothing to remove."""
 LIVE = STEPS if DEEP else ("ingest.committed", "exchange.pushed", "replace.published")
 
 
