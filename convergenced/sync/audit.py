@@ -25,7 +25,6 @@ from convergenced.errors import (
 from convergenced.machine.state import FileNote
 from convergenced.merge.layout import (
     ProjectTree,
-    SessionTree,
     policy_of,
     read_folder,
     read_project,
@@ -35,6 +34,7 @@ from convergenced.merge.layout import (
 from convergenced.merge.names import collision_key
 from convergenced.merge.segments import is_readable, list_segments, read_transcript
 from convergenced.merge.session import contains, iterate_records
+from convergenced.merge.sessions import Sessions, SessionTree
 from convergenced.merge.tree import merge_projects
 from convergenced.model import EMPTY_TREE, Commit, Content, Finding, Oid, ProjectId, SessionId
 from convergenced.ports import Store
@@ -290,10 +290,9 @@ class _Audit:
 
     def _compare(self, before: ProjectTree, after: ProjectTree, lost: _Lost, files: _LostFiles) -> None:
         """Gathers what seems to have been lost on the way from a parent to its child."""
-        for sid, session in before.sessions.items():
+        for sid in Sessions.of(before.sessions).differing(Sessions.of(after.sessions)):
+            session = before.sessions.get(sid, SessionTree())
             now = after.sessions.get(sid, SessionTree())
-            if now == session:
-                continue
             was, is_now = lineage_of(self._scratch, sid, session), lineage_of(self._scratch, sid, now)
             if was is not None and was != is_now and not self._contains(is_now, was):
                 lost[sid, replace(session, folder=None)] = None
@@ -335,7 +334,8 @@ class _Audit:
     def _holds(self, tree: ProjectTree, sid: SessionId, session: SessionTree) -> bool:
         """Whether merging the session in once more would add nothing."""
         arrived = ProjectTree(sessions={sid: session})
-        return merge_projects(self._scratch, tree, arrived, None).tree.sessions == tree.sessions
+        merged = merge_projects(self._scratch, tree, arrived, None).tree
+        return not Sessions.of(merged.sessions).differing(Sessions.of(tree.sessions))
 
     # -- local files
 
