@@ -7,6 +7,7 @@ under way while it looks is not taken for a fault, because what is suspicious is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 from collections import Counter
@@ -15,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from convergenced.canon.rewrite import Rewriter
+from convergenced.canon.transcript import NO_SESSION, with_session_id
 from convergenced.errors import (
     ConvergenceError,
     FileChangedError,
@@ -332,10 +334,28 @@ class _Audit:
             yield Finding("history.kept", "ok", text, project)
 
     def _holds(self, tree: ProjectTree, sid: SessionId, session: SessionTree) -> bool:
-        """Whether merging the session in once more would add nothing."""
+        """Whether the branch has every record: in the lineage it belongs to, or at least somewhere.
+
+        Bookkeeping goes with the lineage it was merged into first, which may have become a fork since.
+        """
         arrived = ProjectTree(sessions={sid: session})
         merged = merge_projects(self._scratch, tree, arrived, None).tree
-        return not Sessions.of(merged.sessions).differing(Sessions.of(tree.sessions))
+        if not Sessions.of(merged.sessions).differing(Sessions.of(tree.sessions)):
+            return True
+        wanted = set(self._nameless(sid, session))
+        for other, one in tree.sessions.items():
+            with contextlib.suppress(RefusedInputError):  # none of ours; it is told of as such
+                wanted.difference_update(self._nameless(other, one))
+            if not wanted:
+                return True
+        return False
+
+    def _nameless(self, sid: SessionId, session: SessionTree) -> Iterator[bytes]:
+        """Digests of a session's records as they are without any session's name."""
+        transcript = lineage_of(self._scratch, sid, session)
+        chunks = read_transcript(self._scratch, transcript) if transcript is not None else ()
+        for record in iterate_records(chunks):
+            yield _digest(with_session_id(record, sid, NO_SESSION))
 
     # -- local files
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,13 +13,14 @@ from convergenced.merge.layout import ProjectTree, SessionTree, write_folder, wr
 from convergenced.merge.roster import Policy
 from convergenced.merge.segments import write_transcript
 from convergenced.merge.session import write_flat
-from convergenced.model import Author, Commit, Content, Finding, Oid, ProjectId, TreeEntry
+from convergenced.model import Author, Commit, Content, Finding, LocalPath, Oid, ProjectId, TreeEntry
 from convergenced.store.branch import MERGER, tracking_ref
 from convergenced.sync.audit import audit, audit_peer
 from convergenced.sync.ingest import ingest
 from convergenced.sync.replica import Replica, replica_ref
 from tests.unit.sync.world import APP, HUB, FakeMachine, World, branch, sid
 
+DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 S, T = sid(1), sid(2)
 SOMEBODY = Author("somebody", "somebody@example.org")
 
@@ -309,3 +312,40 @@ def test_a_peer_that_lost_something_is_found(pair: tuple[FakeMachine, FakeMachin
     bob.sync()
     assert faults(told()) == set()
     assert "1 branches went on there" in told()[-1].text
+
+
+@pytest.mark.parametrize("seed", range(400 if DEEP else 12))
+def test_nothing_is_ever_wrong_whatever_machines_do(seed: int) -> None:
+    chance = random.Random(seed)
+    world = World()
+    machines = [world.machine(name) for name in ("ann", "bob", "cleo")]
+    for _ in range(25):
+        machine = chance.choice(machines)
+        session = sid(chance.randrange(3))
+        act = chance.choice(
+            ["say", "say", "jot", "remember", "rewrite", "older", "remove", "lose state", "claude"]
+        )
+        path = machine.transcript(session)
+        kept = machine.files.stat(LocalPath(path)) is not None
+        if act == "say":
+            machine.say(session, "words")
+        elif act == "jot":
+            machine.jot(session, "title")
+        elif act == "remember":
+            machine.remember(f"{chance.randrange(2)}.md", f"{chance.random()}\n")
+        elif act == "rewrite" and kept:
+            *records, _ = machine.local_bytes(session).splitlines(keepends=True)
+            machine.files.write(path, b"".join([*records, machine.spoken(session, "instead")]))
+        elif act == "older" and kept:
+            machine.files.write(path, machine.local_bytes(session).splitlines(keepends=True)[0])
+        elif act == "remove" and kept:
+            machine.files.unlink(path)
+        elif act == "lose state":
+            machine.lose_state()
+        elif act == "claude":
+            machine.processes.begin(machine.root)
+        world.clock.advance(1)
+        if chance.random() < 0.6:
+            machine.sync()
+            found = [one for one in look(machine) if one.state != "ok"]
+            assert found == [], f"seed {seed}"
