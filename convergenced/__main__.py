@@ -1,6 +1,6 @@
 """`convergenced`: builds the real parts and runs the daemon in the foreground.
 
-The only place that knows which implementation stands behind which Protocol.
+With `control.assembly` the only place that knows which implementation stands behind which Protocol.
 """
 
 from __future__ import annotations
