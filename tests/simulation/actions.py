@@ -15,7 +15,7 @@ from convergenced.steps import STEPS
 from convergenced.store.branch import project_ref
 from tests.simulation.scenario import Backup, CrashError, Machine, Moment, Scenario, copy_state
 from tests.simulation.watched import marks_in
-from tests.unit.sync.world import APP, QueuedWorkers
+from tests.unit.sync.world import APP, QueuedWorkers, project_at
 
 Run = Callable[[Scenario, Machine], str | None]
 
@@ -23,6 +23,8 @@ ACTIONS: list[Action] = []
 
 NOTES = ("MEMORY.md", "habits.md", "deep/place.md")
 MOMENTS = (*STEPS, "files.list", "files.read", "files.stat", "files.replace", "files.between")
+WRITING = ("localize.planned", "files.replace", "replace.written", "replace.kept", "files.between")
+"""The moments at which a client is most unwelcome."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ def remember(sim: Scenario, machine: Machine) -> str | None:
     old = machine.files.old(path)  # type: ignore[attr-defined]
     new = line.encode() + (old or b"") if sim.rng.random() < 0.2 else (old or b"") + line.encode()
     machine.files.write(path, new)
+    sim.invariants.added(name, line.split(maxsplit=1)[0])
     return f"{machine.key}: notes {line.split(maxsplit=1)[0]} in {name}"
 
 
@@ -276,6 +279,7 @@ def revise(sim: Scenario, machine: Machine) -> str | None:
     lines = notes[name].splitlines(keepends=True) or [""]
     lines[sim.rng.randrange(len(lines))] = f"note-{sim.number()}-{machine.key} anew\n"
     machine.remember(name, "".join(lines))
+    sim.invariants.revised(name)
     return f"{machine.key}: revises {name}"
 
 
@@ -287,6 +291,7 @@ def forget(sim: Scenario, machine: Machine) -> str | None:
         return None
     name = sim.rng.choice(notes)
     machine.files.unlink(machine.memory(name))
+    sim.invariants.revised(name)
     return f"{machine.key}: deletes the note {name}"
 
 
@@ -328,6 +333,7 @@ def lose_folder(sim: Scenario, machine: Machine) -> str | None:
         return None
     machine.away[folder] = f"{machine.home}/elsewhere"
     machine.files.move(folder, machine.away[folder])
+    sim.invariants.is_muddled = True
     return f"{machine.key}: moves {folder} away"
 
 
@@ -404,7 +410,8 @@ def rewind_hub(sim: Scenario, machine: Machine) -> str | None:
         return None
     past = [tip]
     for _ in range(sim.rng.randint(1, 4)):
-        parents = hub.read_commit(past[-1]).parents
+        # Back to what could have been there: a second folder's first commit does not tell whose it is.
+        parents = [one for one in hub.read_commit(past[-1]).parents if project_at(hub, one).machines]
         if not parents:
             break
         past.append(sim.rng.choice(parents))
@@ -446,12 +453,12 @@ def start_daemon(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: the daemon starts{', its state is lost' if lost else ''}"
 
 
-@action(6)
+@action(10)
 def ambush(sim: Scenario, machine: Machine) -> str | None:
     """Something is to happen at an exact moment: a crash, a client, another job."""
-    moment = sim.rng.choice(MOMENTS)
-    turn = sim.rng.choice((1, 1, 1, 2, 3))
     kind, happens = sim.rng.choice(AMBUSHES)
+    moment = sim.rng.choice(WRITING if kind != "crash" and sim.rng.random() < 0.5 else MOMENTS)
+    turn = sim.rng.choice((1, 1, 1, 2, 3))
     sim.armed[machine.key] = (moment, turn, _told(sim, machine, f"at {moment}: {kind}", happens))
     return None
 
@@ -497,7 +504,7 @@ AMBUSHES: tuple[tuple[str, Run], ...] = (
     ("crash", _crash),
     ("crash", _crash),
     ("another job", _nested),
-    ("a client starts", _start_client),
+    *(("a client starts", _start_client),) * 3,
     *((act.__name__, _apart(act)) for act in (say, say, tear, mend, book, rewrite_tail, remember, delete)),
     ("the peer", _apart(trouble_peer)),
     ("the hub", _apart(rewind_hub)),

@@ -39,10 +39,10 @@ def marks_in(data: bytes) -> list[str]:
     return [(one or other).decode() for one, other in _MARK.findall(data)]
 
 
-def conversation_in(data: bytes) -> tuple[str, ...]:
+def conversation_in(data: bytes) -> tuple[bytes, ...]:
     """The uuids of a transcript's complete records of the conversation, in order."""
     values = (json.loads(line) for line in data.split(b"\n")[:-1] if line.startswith(b'{"type":"user"'))
-    return tuple(value["uuid"] for value in values)
+    return tuple(value["uuid"].encode() for value in values)
 
 
 class Holdings:
@@ -190,12 +190,12 @@ class WatchedFiles(MemoryFiles):
         self._check_place(path, backup)
         guarded = _Guard(guard, lambda: self._guarded(path))
         data = b"".join(chunks)
-        if path.endswith(".jsonl") and _torn_line(data) not in (b"", _torn_line(self.old(path) or b"")):
-            self._say(f"an incomplete transcript for {path}")
-        with _Taken(self, path, backup):
+        with _Taken(self, path, backup) as taken:
             made = super().replace(
                 path, iter([data]), expect=expect, mtime_ns=mtime_ns, backup=backup, guard=guarded
             )
+            if path.endswith(".jsonl") and _torn_line(data) not in (b"", _torn_line(taken.old or b"")):
+                self._say(f"an incomplete transcript for {path}")
         if not guarded.asked:
             self._say(f"{path} was written unguarded")
         return made
@@ -263,21 +263,22 @@ class _Taken:
         self._files = files
         self._path = path
         self._backup = backup
-        self._old: bytes | None = None
+        self.old: bytes | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Taken:
         settle = self._files.between
 
         def look(path: LocalPath) -> None:
             settle(path)
-            self._old = self._files.old(path)
+            self.old = self._files.old(path)
 
         self._settle, self._files.between = settle, look
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._files.between = self._settle
-        if kind is None or self._files.old(self._path) != self._old:
-            self._files.gone(self._path, self._old, self._backup)
+        if kind is None or self._files.old(self._path) != self.old:
+            self._files.gone(self._path, self.old, self._backup)
 
 
 def _torn_line(data: bytes) -> bytes:
