@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from convergenced.errors import RefusedInputError
 from convergenced.merge.layout import ProjectTree, read_project, write_project
+from convergenced.merge.names import is_session_id
 from convergenced.merge.tree import Fork, merge_projects
-from convergenced.model import Author, CanonicalPath, Commit, Oid, ProjectId, Refusal
+from convergenced.model import Author, CanonicalPath, Commit, Oid, ProjectId, Refusal, SessionId
 from convergenced.ports import Store
 
 PROJECTS = "refs/heads/project/"
@@ -28,6 +30,11 @@ WALK_LIMIT = 10_000
 
 MERGER = Author("convergence", "merge@convergence")
 """Who merge commits name: not the machine, which must not matter."""
+
+MAX_NAMED_FORKS = 1_000
+"""Forks that the message of one merge commit names, at most."""
+
+_FORK = re.compile(r"Fork: (\S+) (\S+)")
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -148,13 +155,57 @@ def ahead_behind(store: Store, one: Oid, other: Oid) -> tuple[int, int]:
 _OURS, _THEIRS = 1, 2
 
 
+def walk_back(
+    store: Store, tip: Oid, beyond: Oid | None = None, limit: int = WALK_LIMIT
+) -> Iterator[tuple[Oid, Commit]]:
+    """Commits that `tip` has and `beyond` lacks, the newest first by their clocks, `limit` at most.
+
+    Where clocks were wrong, some that `beyond` has may be among them.
+    """
+    known = set() if beyond is None else {beyond}
+    seen = {tip, *known}
+    waiting = [(-store.read_commit(oid).time, oid) for oid in seen]
+    heapq.heapify(waiting)
+    fresh = seen - known
+    shown = 0
+    for _ in range(2 * limit):
+        if not fresh or shown == limit:
+            return
+        _, oid = heapq.heappop(waiting)
+        commit = store.read_commit(oid)
+        if oid in fresh:
+            fresh.discard(oid)
+            shown += 1
+            yield oid, commit
+        for parent in commit.parents:
+            if oid in known:
+                known.add(parent)
+                fresh.discard(parent)
+            if parent not in seen:
+                seen.add(parent)
+                heapq.heappush(waiting, (-store.read_commit(parent).time, parent))
+                if parent not in known:
+                    fresh.add(parent)
+
+
+def forks_named_in(commit: Commit) -> tuple[Fork, ...]:
+    """The sessions that became two in a merge commit, as its message names them."""
+    if commit.author != MERGER:
+        return ()
+    found = map(_FORK.fullmatch, commit.message.split("\n", MAX_NAMED_FORKS + 2))
+    pairs = (match.groups() for match in found if match)
+    return tuple(Fork(SessionId(a), SessionId(b)) for a, b in pairs if is_session_id(a) and is_session_id(b))
+
+
 def _describe(conflicts: tuple[CanonicalPath, ...], forks: tuple[Fork, ...]) -> str:
     parts = ["merge"]
     if forks:
         parts.append(f"{len(forks)} sessions became two" if len(forks) > 1 else "1 session became two")
     if conflicts:
         parts.append(f"{len(conflicts)} memory conflicts" if len(conflicts) > 1 else "1 memory conflict")
-    return parts[0] if len(parts) == 1 else f"{parts[0]}: {', '.join(parts[1:])}"
+    subject = parts[0] if len(parts) == 1 else f"{parts[0]}: {', '.join(parts[1:])}"
+    named = [f"Fork: {fork.session} {fork.fork}" for fork in forks[:MAX_NAMED_FORKS]]
+    return "\n".join([subject, "", *named]) if named else subject
 
 
 def _component(text: str) -> str:

@@ -8,14 +8,17 @@ from convergenced.errors import NewerSchemaError, RefMovedError, RefusedInputErr
 from convergenced.merge.layout import ProjectTree, SessionTree, write_project
 from convergenced.model import EMPTY_TREE, MODE_BLOB, Author, Commit, Oid, ProjectId, TreeEntry
 from convergenced.store.branch import (
+    MERGER,
     MergeOutcome,
     ahead_behind,
     commit_tree,
+    forks_named_in,
     local_ref,
     merge_commit,
     project_ref,
     tracking_ref,
     valid_project_id,
+    walk_back,
 )
 from tests.fakes.store import MemoryStore
 from tests.transcripts import SID, keep, spoken
@@ -101,7 +104,9 @@ class TestMerging:
         written = store.read_commit(merged.commit)
         assert written.parents == tuple(sorted((left, right)))
         assert written.time == 20
-        assert "1 session became two" in written.message
+        (fork,) = merged.forks
+        assert written.message == f"merge: 1 session became two\n\nFork: {fork.session} {fork.fork}\n"
+        assert forks_named_in(written) == merged.forks
         assert merge_commit(store, merged.commit, left) == MergeOutcome(merged.commit)
 
     def test_unrelated_histories_come_together(self, store: MemoryStore) -> None:
@@ -153,3 +158,38 @@ class TestAheadBehind:
         for time in range(2, 50):
             tip = commit(store, EMPTY_TREE, tip, time=time)
         assert ahead_behind(store, tip, commit(store, EMPTY_TREE, time=99)) == (5, 1)
+
+
+class TestWalkingBack:
+    def test_the_newest_comes_first_and_what_is_known_does_not_come(self, store: MemoryStore) -> None:
+        base = commit(store, EMPTY_TREE, time=1)
+        known = commit(store, EMPTY_TREE, base, time=2)
+        left = commit(store, EMPTY_TREE, known, time=5)
+        right = commit(store, EMPTY_TREE, base, time=4)
+        tip = commit(store, EMPTY_TREE, left, right, time=6)
+        assert [oid for oid, _ in walk_back(store, tip, known)] == [tip, left, right]
+        assert [oid for oid, _ in walk_back(store, tip)] == [tip, left, right, known, base]
+        assert list(walk_back(store, tip, tip)) == []
+
+    def test_what_is_known_is_not_walked(self, store: MemoryStore) -> None:
+        base = commit(store, EMPTY_TREE)
+        for time in range(2, 300):
+            base = commit(store, EMPTY_TREE, base, time=time)
+        tip = commit(store, EMPTY_TREE, base, time=400)
+        store.reads = 0
+        assert [oid for oid, _ in walk_back(store, tip, base)] == [tip]
+        assert store.reads < 20
+
+    def test_walking_ends(self, store: MemoryStore) -> None:
+        tip = commit(store, EMPTY_TREE)
+        for time in range(2, 50):
+            tip = commit(store, EMPTY_TREE, tip, time=time)
+        assert len(list(walk_back(store, tip, limit=5))) == 5
+
+
+def test_only_merges_name_forks_and_only_by_ids_that_sessions_can_have(store: MemoryStore) -> None:
+    ids = "00000000-0000-4000-8000-000000000001 00000000-0000-4000-8000-000000000002"
+    tree = project(store)
+    assert forks_named_in(Commit(tree, (), ANN, 1, f"merge\n\nFork: {ids}\n")) == ()
+    hostile = Commit(tree, (), MERGER, 1, f"merge\n\nFork: ../x \x1b[2J\nFork: {ids}\nFork: {ids} more\n")
+    assert [tuple(fork) for fork in forks_named_in(hostile)] == [tuple(ids.split())]
