@@ -12,6 +12,7 @@ from typing import Literal
 
 from convergenced.machine.settings_schema import PeerSettings
 from convergenced.model import Oid, ProjectId, Refusal
+from convergenced.store.peers import is_behind
 from convergenced.sync.converge import Pass
 from convergenced.sync.exchange import RoundReport
 from convergenced.sync.plan import ReplicaView
@@ -65,6 +66,7 @@ class PeerStatus:
     busy: bool = False
     failures: int = 0
     started_at: float = -1.0
+    """When the newest round that is finished was started, however it ended."""
     last_fetch: float | None = None
     last_push: float | None = None
     failing_since: float | None = None
@@ -170,14 +172,16 @@ class Board:
         return []
 
     def _peer_missing(self, project: ProjectId, name: str, peer: PeerStatus, since: float) -> list[Missing]:
-        if peer.error is not None:
+        if peer.started_at >= since and peer.error is not None:
             return [Missing(project, f"{name} fails: {peer.error}", "peer")]
         if peer.report is None or peer.started_at < since:
             return [Missing(project, f"not exchanged with {name} yet", "work")]
         if project in peer.report.refusals:
             return [Missing(project, peer.report.refusals[project][0].reason, "person")]
         if project in peer.report.rejected:
-            return [Missing(project, f"{name} did not take it: {peer.report.rejected[project]}", "person")]
+            reason = peer.report.rejected[project]
+            cause: Cause = "peer" if is_behind(reason) else "person"
+            return [Missing(project, f"{name} did not take it: {reason}", cause)]
         if project in self.tips and self.tracked.get((name, project)) != self.tips[project]:
             return [Missing(project, f"not all of it is at {name} yet", "work")]
         return []
@@ -236,11 +240,10 @@ class Board:
             if peer.report is not None:
                 for project, reason in peer.report.rejected.items():
                     text = f"{name} did not take it: {reason}"
-                    found.append(
-                        Attention(
-                            "rejected", project, text, "see what the peer says, then: convergencectl sync"
-                        )
-                    )
+                    fix = "see what the peer says, then: convergencectl sync"
+                    if is_behind(reason):
+                        fix = "it is tried again by itself; look at the peer if this stays"
+                    found.append(Attention("rejected", project, text, fix))
                 for project, refusals in peer.report.refusals.items():
                     found.extend(_refused(project, refusal) for refusal in refusals)
                 for project, outcome in peer.report.merges.items():

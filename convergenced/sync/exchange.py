@@ -8,7 +8,7 @@ project's name is never mixed in; one project's trouble does not stop the others
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from convergenced import steps
 from convergenced.errors import (
@@ -37,7 +37,22 @@ from convergenced.sync.tips import advance, ref_of, tip_of
 MAX_TURNS = 4
 """How often a round fetches again because somebody else pushed in between."""
 
+MAX_WAIT = 16
+"""After so many rounds at the latest a branch that could not be had is asked for again."""
+
 README_REF = "refs/heads/main"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A tip that could not be had: damaged objects may be repaired there without the branch moving."""
+
+    tip: Oid
+    error: PeerError
+    wait: int = 1
+    """Rounds that were to pass before it is asked for again: twice as many after each failure."""
+    left: int = 1
+    """How many of them are still to pass."""
 
 
 @dataclass(slots=True)
@@ -51,13 +66,13 @@ class RoundReport:
     """Ours, where the peer holds other code under the same id: to be renamed here."""
     refusals: dict[ProjectId, list[Refusal]] = field(default_factory=dict)
     rejected: dict[ProjectId, str] = field(default_factory=dict)
-    """What the peer said to a push that it did not take."""
+    """What the peer said to a push that it did not take, or was not offered as others were always faster."""
     offered: dict[ProjectId, Oid] = field(default_factory=dict)
     """All projects the peer has, with their tips."""
     absorbed: set[ProjectId] = field(default_factory=set)
     """Of those, the ones that went on under another id: all they hold is in a project of ours."""
-    unfit: dict[ProjectId, tuple[Oid, PeerError]] = field(default_factory=dict)
-    """Tips that could not be had, so that they are not fetched again until they change."""
+    unfit: dict[ProjectId, Unfit] = field(default_factory=dict)
+    """Tips that could not be had, so that they are not fetched again each round."""
 
     damaged: set[ProjectId] = field(default_factory=set)
     """Ours, where something in our store could not be read."""
@@ -75,7 +90,7 @@ def exchange(
     name: str,
     projects: Mapping[ProjectId, Identity],
     trusted: Iterable[ProjectId],
-    unfit: Mapping[ProjectId, tuple[Oid, PeerError]] | None = None,
+    unfit: Mapping[ProjectId, Unfit] | None = None,
 ) -> RoundReport:
     """One round with the peer `name` about our `projects`.
 
@@ -104,7 +119,7 @@ class _Round:
         name: str,
         projects: Mapping[ProjectId, Identity],
         trusted: frozenset[ProjectId],
-        unfit: Mapping[ProjectId, tuple[Oid, PeerError]],
+        unfit: Mapping[ProjectId, Unfit],
     ) -> None:
         self._store = store
         self._peer = peer
@@ -115,6 +130,7 @@ class _Round:
 
     def run(self) -> RoundReport:
         for _ in range(MAX_TURNS):
+            self._report.rejected.clear()
             listing = self._peer.list()
             steps.reached("exchange.listed")
             self._report.offered = _projects_in(listing)
@@ -163,11 +179,11 @@ class _Round:
         for project in [project for project, tip in wanted.items() if tip == tip_of(self._store, project)]:
             # What we pushed ourselves, perhaps in a round whose answer got lost.
             self._store.swap(tracking_ref(self._name, project), self._tracked(project), wanted.pop(project))
-        for project, tip in list(wanted.items()):
-            known = self._report.unfit.pop(project, None)
-            if known is not None and known[0] == tip:
+        former = {project: self._report.unfit.pop(project, None) for project in wanted}
+        for project, known in former.items():
+            if known is not None and known.tip == wanted[project] and known.left > 0:
                 del wanted[project]
-                self._set_aside(project, tip, known[1])
+                self._set_aside(project, replace(known, left=known.left - 1))
         if not wanted:
             return
         try:
@@ -175,12 +191,14 @@ class _Round:
         except BranchesRefusedError as error:
             for ref, reason in error.reasons.items():
                 project = ProjectId(ref.removeprefix(PROJECTS))
-                self._set_aside(project, wanted.pop(project), reason)
+                tip, known = wanted.pop(project), former[project]
+                wait = min(2 * known.wait, MAX_WAIT) if known is not None and known.tip == tip else 1
+                self._set_aside(project, Unfit(tip, reason, wait, wait))
         self._report.fetched.extend(project for project in wanted if project not in self._report.fetched)
 
-    def _set_aside(self, project: ProjectId, tip: Oid, error: PeerError) -> None:
-        self._report.unfit[project] = (tip, error)
-        self._report.refuse(project, error)
+    def _set_aside(self, project: ProjectId, unfit: Unfit) -> None:
+        self._report.unfit[project] = unfit
+        self._report.refuse(project, unfit.error)
 
     def _merge(self) -> None:
         for project in self._projects:
@@ -228,17 +246,15 @@ class _Round:
             reason = answers.get(ref, "the peer did not say what became of it")
             if reason is None:
                 self._note_pushed(project, tip)
-            elif is_behind(reason):
-                behind = True
             else:
                 self._report.rejected[project] = reason
+                behind = behind or is_behind(reason)
         return behind
 
     def _note_pushed(self, project: ProjectId, tip: Oid) -> None:
         known = self._tracked(project)
         if known != tip:
             self._store.swap(tracking_ref(self._name, project), known, tip)
-        self._report.rejected.pop(project, None)
         if project not in self._report.pushed:
             self._report.pushed.append(project)
 

@@ -87,7 +87,7 @@ class Rounds:
             self._tried[name] = surveys, set(report.offered)
             self._exchanged(peer, report, considered, started)
 
-        desk.submit(f"peer-{name}", work, done, lambda error: self._failed(peer, error))
+        desk.submit(f"peer-{name}", work, done, lambda error: self._failed(peer, error, started))
 
     def close(self) -> None:
         """Breaks off all rounds under way."""
@@ -106,9 +106,9 @@ class Rounds:
             if is_behind and not state.busy and state.asked is None:
                 state.asked = now
 
-    def _failed(self, peer: PeerStatus, error: Exception) -> None:
+    def _failed(self, peer: PeerStatus, error: Exception, started: float) -> None:
         desk, name = self._desk, peer.settings.name
-        peer.busy = False
+        peer.busy, peer.started_at = False, started
         peer.failures += 1
         if not isinstance(error, ConvergenceError):
             log.error("the exchange with %s failed", name, exc_info=error)
@@ -119,7 +119,8 @@ class Rounds:
         peer.may_come_back = isinstance(error, PeerUnreachableError)
         peer.failing_since = peer.failing_since or desk.clock.now()
         chance = desk.surroundings.chance()
-        peer.due_at = desk.clock.monotonic() + peer_delay(peer.failures, desk.pace, chance)
+        # Who asked meanwhile wants to know how things are now, not how they were.
+        peer.due_at = min(peer.due_at, desk.clock.monotonic() + peer_delay(peer.failures, desk.pace, chance))
         if desk.board.peers.get(name) is peer:
             self._note_refs(name)
 

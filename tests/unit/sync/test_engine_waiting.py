@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from convergenced.errors import PeerUnreachableError
 from convergenced.machine.settings_schema import (
     LocalizeSettings,
     PeerSettings,
@@ -134,6 +135,40 @@ def test_a_look_that_is_asked_for_during_a_round_gets_a_round_of_its_own(
     world.advance(INTERVAL * 1.3)
     assert ann.peer.list == plain
     assert waiter.answers[-1] == [], "and not only after the next interval"
+
+
+def test_a_look_that_is_asked_for_during_a_round_that_fails_gets_a_round_of_its_own(
+    world: World, pair: tuple[FakeMachine, FakeMachine]
+) -> None:
+    ann, _ = pair
+    waiter = Waiter()
+    plain = ann.peer.list
+
+    def slow() -> dict[str, object]:
+        ann.peer.list = plain  # type: ignore[method-assign]
+        world.clock.advance(1.0)
+        ann.engine.wait(None, ann.engine.look_at_everything(), None, waiter)
+        raise PeerUnreachableError("broke off")
+
+    ann.peer.list = slow  # type: ignore[method-assign, assignment]
+    world.advance(INTERVAL * 1.3)
+    assert waiter.answers[-1] == [], "and not only after what the failure has it wait"
+
+
+def test_a_failure_of_before_is_no_answer_to_who_asks_now(
+    world: World, pair: tuple[FakeMachine, FakeMachine]
+) -> None:
+    ann, _ = pair
+    ann.peer.unreachable = True
+    world.advance(INTERVAL * 1.3)
+    assert missing(ann) == ["hub fails: peer hub: cannot be reached"]
+    ann.peer.unreachable = False
+    waiter = Waiter()
+    world.clock.advance(0.1)
+    ann.engine.wait(None, ann.engine.look_at_everything(), None, waiter)
+    world.settle()
+    answers = [misses for misses in waiter.answers if all(miss.cause != "work" for miss in misses)]
+    assert answers[0] == [], "the impatient are answered with what is so now"
 
 
 # -- waiting

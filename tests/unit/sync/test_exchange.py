@@ -12,6 +12,7 @@ from convergenced.merge import tree as merging
 from convergenced.merge.layout import write_project
 from convergenced.model import MODE_BLOB, Commit, Oid, ProjectId, TreeEntry
 from convergenced.store.branch import tracking_ref
+from convergenced.store.peers import is_behind
 from convergenced.sync.exchange import MAX_TURNS, README_REF, exchange, look_at
 from convergenced.sync.identity import Identity
 from convergenced.sync.joining import rename_project
@@ -183,8 +184,10 @@ def test_a_peer_that_always_comes_first_is_not_chased_for_ever(
     report = ann.exchange()
     assert calls(ann).count("list") == MAX_TURNS
     assert report.pushed == []
+    assert is_behind(report.rejected[APP]), "which is told, as else nothing would say why it is not there"
     del ann.peer.push
-    assert ann.exchange().pushed == [APP]
+    report = ann.exchange()
+    assert (report.pushed, report.rejected) == ([APP], {})
 
 
 def test_two_machines_that_merge_the_same_tips_make_the_same_commit(

@@ -11,7 +11,7 @@ from convergenced.errors import BranchesRefusedError, PeerRefusedError, RefMoved
 from convergenced.merge.layout import write_project
 from convergenced.model import Commit, LocalPath, ProjectId
 from convergenced.store.branch import tracking_ref
-from convergenced.sync.exchange import exchange
+from convergenced.sync.exchange import MAX_WAIT, Unfit, exchange
 from convergenced.sync.joining import consider_offers
 from convergenced.sync.tips import MAX_TRIES, advance, ref_of
 from tests.unit.sync.world import APP, HUB, FakeMachine, World, branch, sid
@@ -109,29 +109,56 @@ def test_a_newer_format_and_a_refused_branch_are_left_alone(
     assert bob.state.replicas() == []
 
 
-def test_a_branch_that_cannot_be_had_is_set_aside_and_not_fetched_again_until_it_changes(
+def test_a_branch_that_cannot_be_had_is_set_aside_and_asked_for_again_ever_more_rarely(
     ann: FakeMachine, bob: FakeMachine
 ) -> None:
     bob.say(sid(2), "bob's")
     bob.converge()
+    ann.say(S, "ann's")
+    ann.sync()
     projects = {APP: bob.identity()}
     plain = bob.peer.fetch
-    fetches: list[object] = []
+    rounds: list[int] = []
+    fetches: list[int] = []
+    unfit: dict[ProjectId, Unfit] = {}
 
     def refuse(wanted: object) -> None:
-        fetches.append(wanted)
+        fetches.append(rounds[-1])
+        raise BranchesRefusedError.of({branch(APP): PeerRefusedError("damaged there", "ask its keeper")})
+
+    bob.peer.fetch = refuse  # type: ignore[method-assign]
+    for number in range(100):
+        rounds.append(number)
+        report = exchange(bob.store, bob.peer, HUB, projects, (), unfit)
+        assert [one.reason for one in report.refusals[APP]] == ["damaged there"], "it is said all the time"
+        unfit = report.unfit
+    assert fetches == [0, 2, 5, 10, 19, 36, 53, 70, 87]
+    bob.peer.fetch = plain  # type: ignore[method-assign]
+    for _ in range(MAX_WAIT + 1):
+        report = exchange(bob.store, bob.peer, HUB, projects, (), unfit)
+        unfit = report.unfit
+    assert (report.refusals, report.unfit) == ({}, {}), "repaired there, though the branch did not move"
+
+
+def test_a_branch_that_could_not_be_had_is_fetched_at_once_when_it_moved(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    bob.say(sid(2), "bob's")
+    bob.converge()
+    ann.say(S, "ann's")
+    ann.sync()
+    projects = {APP: bob.identity()}
+    plain = bob.peer.fetch
+
+    def refuse(wanted: object) -> None:
         raise BranchesRefusedError.of({branch(APP): PeerRefusedError("damaged there", "ask its keeper")})
 
     bob.peer.fetch = refuse  # type: ignore[method-assign]
     report = exchange(bob.store, bob.peer, HUB, projects, ())
-    assert [one.reason for one in report.refusals[APP]] == ["damaged there"]
-    again = exchange(bob.store, bob.peer, HUB, projects, (), report.unfit)
-    assert [one.reason for one in again.refusals[APP]] == ["damaged there"], "it is still said"
-    assert len(fetches) == 1, "but not asked for again"
     ann.say(S, "repaired")
     ann.sync()
     bob.peer.fetch = plain  # type: ignore[method-assign]
-    healed = exchange(bob.store, bob.peer, HUB, projects, (), again.unfit)
+    healed = exchange(bob.store, bob.peer, HUB, projects, (), report.unfit)
     assert (healed.refusals, healed.unfit, healed.pushed) == ({}, {}, [APP])
 
 
