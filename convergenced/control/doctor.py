@@ -225,8 +225,10 @@ def mend(findings: Iterable[Finding]) -> Mended:
     return mended
 
 
-def diagnosis(findings: Iterable[Finding], mended: Iterable[tuple[Finding, str]]) -> Diagnosis:
-    """The answer of the command contract."""
+def diagnosis(findings: Sequence[Finding], mended: Mended) -> Diagnosis:
+    """The answer of the command contract: how things are now, and what was done on the way."""
+    wrong = {(one.check, one.project) for one in findings if one.state != "ok"}
+    failed = [one for one in mended.failed if (one.check, one.project) in wrong]
     return {
         "schema": SCHEMA,
         "findings": [
@@ -238,9 +240,9 @@ def diagnosis(findings: Iterable[Finding], mended: Iterable[tuple[Finding, str]]
                 "fix": one.fix,
                 "fixable": one.repair is not None,
             }
-            for one in findings
+            for one in (*findings, *failed)
         ],
-        "fixed": [{"check": one.check, "project": one.project, "text": text} for one, text in mended],
+        "fixed": [{"check": one.check, "project": one.project, "text": text} for one, text in mended.done],
     }
 
 

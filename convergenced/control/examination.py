@@ -89,7 +89,7 @@ class Examination:
 
     def _looked(self, findings: list[Finding]) -> None:
         if self._turns == 0 or all(one.repair is None for one in findings):
-            self._done(diagnosis([*findings, *self._mended.failed], self._mended.done))
+            self._done(diagnosis(findings, self._mended))
             return
         self._turns -= 1
         self._engine.desk.submit(LANE, lambda: mend(findings), self._repaired, self._failed)

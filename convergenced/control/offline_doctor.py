@@ -51,8 +51,8 @@ def examine_offline(
     if fix and any(finding.repair is not None for finding in found):
         with single_instance(locations.lock_file):
             mended = mend(found)
-        return diagnosis([*one.look_only(), *mended.failed], mended.done)
-    return diagnosis(found, [])
+        return diagnosis(one.look_only(), mended)
+    return diagnosis(found, Mended())
 
 
 class _Offline:
@@ -83,7 +83,7 @@ class _Offline:
                     real_parts(self._locations, self._settings, self._environ, self._home)
                 )
             except ConvergenceError as error:
-                return diagnosis(self._cannot_start(error), mended.done)
+                return diagnosis(self._cannot_start(error), mended)
             if isinstance(parts.store, GitStore):
                 for refusal in parts.store.recovered:
                     where = refusal.where.removeprefix("store: ")
@@ -100,7 +100,7 @@ class _Offline:
                 findings = self.look(parts, state_finding(None, in_use=False))
                 if not turn.done:
                     break
-            return diagnosis([*findings, *mended.failed], mended.done)
+            return diagnosis(findings, mended)
 
     def look_only(self) -> list[Finding]:
         """All findings, on parts that cannot change anything."""
