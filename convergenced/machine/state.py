@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from convergenced.errors import NewerSchemaError
 from convergenced.model import LocalPath, Oid, ProjectId, Snapshot
@@ -86,6 +87,10 @@ _SOUND_REPLICAS = (
 def _lenient(raw: bytes) -> str:
     """Text that a damaged page holds is text all the same, and nobody's name."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _note(row: Sequence[Any]) -> FileNote:
+    return FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7]))
 
 
 def _text(path: str) -> str | bytes:
@@ -162,7 +167,13 @@ class State:
         """The notes of one context folder, by path relative to it."""
         with self._lock:
             rows = self._db.execute(_SOUND_FILES, (folder,)).fetchall()
-        return {_path(row[0]): FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7])) for row in rows}
+        return {_path(row[0]): _note(row) for row in rows}
+
+    def file(self, folder: str, path: str) -> FileNote | None:
+        """The note of one file."""
+        with self._lock:
+            row = self._db.execute(f"{_SOUND_FILES} AND path = ?", (folder, _text(path))).fetchone()
+        return _note(row) if row else None
 
     def note_file(self, folder: str, path: str, note: FileNote) -> None:
         """Remembers a file."""

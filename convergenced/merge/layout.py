@@ -74,6 +74,10 @@ def read_project(objects: Objects, tree: Oid) -> tuple[ProjectTree, list[Refusal
     is written by a newer version, `MissingObjectError` where the store is damaged.
     """
     reading = Reading(objects)
+    known = reading.recall(tree, "")
+    if isinstance(known, ProjectTree):
+        return known, reading.refusals
+    before = reading.mark("")
     root = reading.entries(tree, "", _ROOT.__contains__)
     parts = {entry.name: entry for entry in root}
     policy = reading.document(parts.pop(POLICY, None), POLICY)
@@ -96,6 +100,7 @@ def read_project(objects: Objects, tree: Oid) -> tuple[ProjectTree, list[Refusal
         other=tuple(parts.values()),
         other_context=context.other,
     )
+    reading.remember(tree, "", project, before)
     return project, reading.refusals
 
 

@@ -10,7 +10,7 @@ from convergenced.store.branch import project_at
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
 from convergenced.sync.replica import Parts, Replica
-from convergenced.sync.scan import MEMORY
+from convergenced.sync.scan import MEMORY, Glance
 from convergenced.sync.tips import tip_of
 
 
@@ -33,14 +33,19 @@ class Pass:
         return list(dict.fromkeys([*self.ingest.refusals, *local, *self.left_out]))
 
 
-def converge(parts: Parts, replica: Replica, *, whole_machine: bool) -> Pass:
-    """Makes the replica and its project's branch agree, as far as nothing holds it."""
+def converge(parts: Parts, replica: Replica, *, whole_machine: bool, since: Glance | None = None) -> Pass:
+    """Makes the replica and its project's branch agree, as far as nothing holds it.
+
+    Looks at every file, or, with a glance, at those that may have changed since it.
+    """
     policy = policy_of(parts, replica)
-    ingested = ingest(parts, replica, policy)
+    ingested = ingest(parts, replica, policy, since)
     localized = None
     if ingested.halted is None and not ingested.gone:
         refused = [refusal.where for refusal in ingested.refusals]
-        localized = localize(parts, replica, policy, whole_machine=whole_machine, set_aside=refused)
+        localized = localize(
+            parts, replica, policy, whole_machine=whole_machine, set_aside=refused, scan=ingested.scan
+        )
     tip = tip_of(parts.store, replica.project)
     if tip is None:
         return Pass(ingested, localized, tip)

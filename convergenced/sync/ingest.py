@@ -8,6 +8,7 @@ for a deletion; one bad file is set aside alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -35,11 +36,22 @@ from convergenced.merge.roster import (
     parse_roster,
 )
 from convergenced.merge.session import write_flat
+from convergenced.merge.sessions import Sessions
 from convergenced.model import EMPTY_TREE, Commit, Content, Kind, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import MergeOutcome, project_at
 from convergenced.sync.identity import FOLDERS, folders_of
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
-from convergenced.sync.scan import MAX_FILE_BYTES, MEMORY, Scan, content_of, is_set_aside, scan_folder
+from convergenced.sync.scan import (
+    MAX_FILE_BYTES,
+    MEMORY,
+    Glance,
+    Scan,
+    content_of,
+    is_set_aside,
+    scan_again,
+    scan_folder,
+    session_of,
+)
 from convergenced.sync.tips import advance, ref_of, tip_of
 from convergenced.sync.transcripts import TOO_LONG, TOO_LONG_REMEDY, take_transcript
 
@@ -62,6 +74,8 @@ class IngestReport:
     sessions: int = 0
     size: int = 0
     refusals: list[Refusal] = field(default_factory=list)
+    scan: Scan | None = None
+    """What stands in the folder."""
 
 
 @dataclass(slots=True)
@@ -93,9 +107,12 @@ def policy_of(parts: Parts, replica: Replica) -> Policy:
     return layout.policy_of(parts.store, tree)
 
 
-def ingest(parts: Parts, replica: Replica, policy: Policy) -> IngestReport:
-    """Commits what changed in the replica's folder, and brings it onto the project's branch."""
-    return _Ingest(parts, replica, policy).run()
+def ingest(parts: Parts, replica: Replica, policy: Policy, since: Glance | None = None) -> IngestReport:
+    """Commits what changed in the replica's folder, and brings it onto the project's branch.
+
+    Looks at everything, or, with a glance, at what may have changed since it.
+    """
+    return _Ingest(parts, replica, policy).run(since)
 
 
 def reread(parts: Parts, replica: Replica, policy: Policy) -> None:
@@ -113,25 +130,30 @@ class _Ingest:
         self._replica = replica
         self._policy = policy
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
-        self._notes = parts.state.files(replica.folder)
-        self._noted = frozenset(self._notes)
+        self._notes: dict[str, FileNote] = {}
+        self._noted: frozenset[str] = frozenset()
         self._stale: frozenset[str] = frozenset()
+        self._only: frozenset[str] | None = None
+        """The paths that are looked at; None for all."""
         self._fresh: dict[str, FileNote] = {}
         self._report = IngestReport()
         self._changes = _Changes()
         self._is_behind = False
         """Whether the branch has all that this folder ever committed, and more."""
 
-    def run(self) -> IngestReport:
+    def run(self, since: Glance | None) -> IngestReport:
         report, replica = self._report, self._replica
         head = ref_of(self._store, replica_ref(replica))
         tip = tip_of(self._store, replica.project)
-        if not self._is_noted_at(head):
+        is_noted = self._is_noted_at(head)
+        scan = self._look(since if is_noted else None)
+        self._noted = frozenset(self._notes)
+        if not is_noted:
             self._stale, self._notes = self._noted, {}
         self._is_behind = head != tip and self._leads_to(head, tip)
         base, _ = project_at(self._store, head)
         tip_tree, left_out = project_at(self._store, tip)
-        scan = scan_folder(self._parts.files, replica.context_dir(self._parts.machine))
+        report.scan = scan
         if scan is None and not replica.primary:
             report.gone = True
             return report
@@ -154,6 +176,23 @@ class _Ingest:
         self._remember(scan, head)
         return report
 
+    def _look(self, since: Glance | None) -> Scan | None:
+        """What stands in the folder, with the notes on what is to be looked at."""
+        parts, folder = self._parts, self._replica.folder
+        context_dir = self._replica.context_dir(parts.machine)
+        if since is not None:
+            scan = scan_again(parts.files, context_dir, since.scan, since.changed)
+            if scan is not None and not scan.is_empty:
+                self._only = scan.with_neighbours(since.changed)
+                found = ((path, parts.state.file(folder, path)) for path in self._only)
+                self._notes = {path: note for path, note in found if note is not None}
+                return scan
+        self._notes = parts.state.files(folder)
+        return scan_folder(parts.files, context_dir)
+
+    def _is_looked_at(self, path: str) -> bool:
+        return self._only is None or path in self._only
+
     def _why_not_there(self) -> str:
         """What stands where the context folder should be, in words that follow its path."""
         beside = self._parts.files.list(self._parts.machine.projects_dir) or ()
@@ -163,7 +202,7 @@ class _Ingest:
         return "is a symbolic link, which is not followed" if kind is Kind.LINK else "is no folder"
 
     def reread(self) -> None:
-        noted, self._notes = self._notes, {}
+        noted = self._parts.state.files(self._replica.folder)
         scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine))
         if scan is None:
             return
@@ -204,8 +243,7 @@ class _Ingest:
 
     def _remember(self, scan: Scan, head: Oid | None) -> None:
         state, folder = self._parts.state, self._replica.folder
-        present = {f"{sid}.jsonl" for sid in scan.transcripts} | scan.attached.keys() | scan.memory.keys()
-        gone = (self._noted - present) | self._stale
+        gone = {path for path in self._noted if not scan.holds(path)} | self._stale
         is_new_head = head is not None and state.head(folder) != head
         if not self._fresh and not gone and not is_new_head:
             return
@@ -237,13 +275,13 @@ class _Ingest:
     # -- sessions
 
     def _with_sessions(self, base: ProjectTree, tip: ProjectTree, scan: Scan) -> ProjectTree:
-        sessions = dict(base.sessions)
-        for sid, snapshot in scan.transcripts.items():
+        sessions: dict[SessionId, SessionTree] = {}
+        for sid, snapshot in self._transcripts(scan):
             path = f"{sid}.jsonl"
             with _setting_aside(self._report, path):
-                mine = sessions.get(sid, SessionTree())
+                mine = base.sessions.get(sid, SessionTree())
                 theirs = tip.sessions.get(sid, SessionTree())
-                if self._is_noted(path, snapshot) and mine == theirs and sid in sessions:
+                if self._is_noted(path, snapshot) and mine == theirs and sid in base.sessions:
                     continue  # in step; a flat transcript would have to be cut up to see that
                 former = lineage_of(self._store, sid, mine)
                 oid = self._transcript(path, snapshot, former, lineage_of(self._store, sid, theirs))
@@ -251,10 +289,10 @@ class _Ingest:
                     sessions[sid] = self._laid_out(mine, oid)
                     self._changes.sessions.add(sid)
         by_session: dict[SessionId, list[str]] = {}
-        for path in scan.attached:
+        for path in scan.attached if self._only is None else sorted(self._only & scan.attached.keys()):
             by_session.setdefault(SessionId(path.partition("/")[0]), []).append(path)
         for sid, paths in by_session.items():
-            held = sessions.get(sid, SessionTree())
+            held = sessions.get(sid) or base.sessions.get(sid, SessionTree())
             tip_held = tip.sessions.get(sid, SessionTree())
             if all(self._is_noted(path, scan.attached[path]) for path in paths) and held.folder is not None:
                 continue
@@ -271,7 +309,13 @@ class _Ingest:
                         self._changes.sessions.add(sid)
             if known:
                 sessions[sid] = replace(held, folder=write_folder(self._store, known))
-        return replace(base, sessions=sessions)
+        return replace(base, sessions=Sessions.of(base.sessions).updated(sessions))
+
+    def _transcripts(self, scan: Scan) -> Iterable[tuple[SessionId, Snapshot]]:
+        if self._only is None:
+            return scan.transcripts.items()
+        sids = [sid for path in sorted(self._only) if (sid := session_of(path)) is not None]
+        return [(sid, scan.transcripts[sid]) for sid in sids if sid in scan.transcripts]
 
     def _laid_out(self, session: SessionTree, transcript: Oid) -> SessionTree:
         if self._policy.layout == "flat":
@@ -321,6 +365,8 @@ class _Ingest:
     # -- other files
 
     def _with_memory(self, tree: ProjectTree, tip: ProjectTree, scan: Scan) -> ProjectTree:
+        if not any(map(self._is_looked_at, scan.memory)) and self._only is not None:
+            return tree
         memory = dict(tree.memory)
         for path, snapshot in scan.memory.items():
             with _setting_aside(self._report, path):

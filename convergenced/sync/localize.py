@@ -9,7 +9,7 @@ forked from. What the user (or the client's cleanup) removed here stays removed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -25,6 +25,7 @@ from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder
 from convergenced.merge.roster import Policy
 from convergenced.merge.segments import list_segments, read_transcript
+from convergenced.merge.sessions import Sessions
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import project_at
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
@@ -82,13 +83,17 @@ def localize(
     *,
     whole_machine: bool = False,
     set_aside: Collection[str] = (),
+    scan: Scan | None = None,
 ) -> LocalizeReport:
     """Brings the replica's folder to the tip of its project's branch, as far as nothing holds it.
 
     Expects that `ingest` just ran for the replica; `set_aside` are the paths it refused, which are not
-    touched. `whole_machine` waits for any Claude Code on the machine rather than for those in the project.
+    touched; `scan` is what it found. `whole_machine` waits for any Claude Code on the machine rather than
+    for those in the project.
     """
-    return _Localize(parts, replica, policy, whole_machine, set_aside).run()
+    if scan is None:
+        scan = scan_folder(parts.files, replica.context_dir(parts.machine)) or Scan()
+    return _Localize(parts, replica, policy, whole_machine, set_aside).run(scan)
 
 
 def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProcess | None:
@@ -118,12 +123,11 @@ class _Localize:
         self._whole_machine = whole_machine
         self._set_aside = frozenset(set_aside)
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
-        self._notes = parts.state.files(replica.folder)
         self._report = LocalizeReport()
         stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime(STAMP)
         self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
 
-    def run(self) -> LocalizeReport:
+    def run(self, scan: Scan) -> LocalizeReport:
         report = self._report
         tip = tip_of(self._store, self._replica.project)
         if tip is None:
@@ -133,7 +137,6 @@ class _Localize:
         head = ref_of(self._store, ref)
         tree, _ = project_at(self._store, tip)
         self._whereabouts = Whereabouts(self._store, tree)
-        scan = scan_folder(self._parts.files, self._replica.context_dir(self._parts.machine)) or Scan()
         is_damaged = scan.lost_memory(tree.memory) or not scan.hollow.isdisjoint(tree.sessions)
         if head == tip and not is_damaged:
             report.settled = True
@@ -178,10 +181,12 @@ class _Localize:
 
     def _plan(self, tree: ProjectTree, head: ProjectTree, scan: Scan) -> list[_Group]:
         here = scan.transcripts
-        homes = self._find_homes(tree, head, here)
+        changed = Sessions.of(tree.sessions).differing(Sessions.of(head.sessions))
+        homes = self._find_homes(tree, changed & here.keys())
         groups = []
-        for sid, session in tree.sessions.items():
-            if session == head.sessions.get(sid) and sid not in scan.hollow:
+        for sid in changed | scan.hollow:
+            session = tree.sessions.get(sid)
+            if session is None:
                 continue
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
             had = _has_transcript(head.sessions.get(sid))
@@ -193,24 +198,22 @@ class _Localize:
             lineage = lineage_of(self._store, sid, session)
             if lineage is not None:
                 path = f"{sid}.jsonl"
-                note = self._notes.get(path)
+                note = self._note(path)
                 if note is None or note.oid != lineage or sid not in here:
                     group.actions.append(_Write(path, lineage, True, sid not in here))
             if group.actions:
                 groups.append(group)
         # New sessions first: a fork must be in place before its lineage leaves the old file.
-        groups.sort(key=lambda group: (f"{group.name}" in self._notes, group.name))
+        groups.sort(key=lambda group: (self._note(group.name) is not None, group.name))
         groups.extend(self._plan_memory(tree, head, scan.memory))
         return groups
 
-    def _find_homes(
-        self, tree: ProjectTree, head: ProjectTree, here: Collection[SessionId]
-    ) -> set[SessionId]:
+    def _find_homes(self, tree: ProjectTree, changed: Iterable[SessionId]) -> set[SessionId]:
         """The forks to which lineages of this folder went: they belong here, whatever else does."""
         homes = set()
-        for sid in here:
-            note, session = self._notes.get(f"{sid}.jsonl"), tree.sessions.get(sid)
-            if note is None or session is None or session == head.sessions.get(sid):
+        for sid in changed:
+            note = self._note(f"{sid}.jsonl")
+            if note is None or sid not in tree.sessions:
                 continue
             with contextlib.suppress(RefusedInputError):  # told when it is to be written
                 home = self._whereabouts.find(sid, note.oid)
@@ -226,7 +229,7 @@ class _Localize:
         had = self._folder(sid, head.folder) if head is not None else {}
         for name, oid in self._folder(sid, session.folder).items():
             path = f"{sid}/{name}"
-            note = self._notes.get(path)
+            note = self._note(path)
             if note is not None and note.oid == oid and path in here:
                 continue
             if path not in here and name in had and not is_set_aside(path, self._set_aside):
@@ -239,13 +242,16 @@ class _Localize:
     ) -> Iterator[_Group]:
         for name, oid in tree.memory.items():
             path = f"{MEMORY}/{name}"
-            note = self._notes.get(path)
+            note = self._note(path)
             if (note is None or note.oid != oid or path not in here) and content_of(path) is not None:
                 yield _Group(path, [_Write(path, oid, False, path not in here)])
         for name in head.memory.keys() - tree.memory.keys():
             path = f"{MEMORY}/{name}"
             if path in here:
                 yield _Group(path, [_Remove(path)])
+
+    def _note(self, path: str) -> FileNote | None:
+        return self._parts.state.file(self._replica.folder, path)
 
     def _folder(self, sid: SessionId, folder: Oid | None) -> dict[str, Oid]:
         found, refusals = read_folder(self._store, folder, f"context/{sid}")
@@ -256,7 +262,7 @@ class _Localize:
 
     def _carry_out(self, group: _Group) -> None:
         for action in group.actions:
-            note = self._notes.get(action.path)
+            note = self._note(action.path)
             if action.path in self._set_aside:
                 raise RefusedInputError(
                     "waits, because what stands here was set aside", "see to that: convergencectl status"

@@ -7,8 +7,8 @@ refused and reported, and does not stop the rest.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from posixpath import join
 
 from convergenced.errors import RefusedInputError
@@ -71,6 +71,21 @@ class Scan:
         """Whether nothing that is synced stands there."""
         return not (self.transcripts or self.attached or self.memory)
 
+    def holds(self, path: str) -> bool:
+        """Whether a synced file stands at the path."""
+        sid = session_of(path) if "/" not in path else None
+        return sid in self.transcripts if sid is not None else path in self.attached or path in self.memory
+
+    def with_neighbours(self, paths: Collection[str]) -> frozenset[str]:
+        """The synced ones of these files, and those that are committed together with them."""
+        found = {path for path in paths if self.holds(path)}
+        folders = {path.partition("/")[0] for path in found if path in self.attached}
+        if folders:
+            found.update(path for path in self.attached if path.partition("/")[0] in folders)
+        if not found.isdisjoint(self.memory):
+            found.update(self.memory)
+        return frozenset(found)
+
     def lost_memory(self, known: Collection[str]) -> bool:
         """Whether memory is gone as a whole, which is more often an accident than a wish.
 
@@ -91,6 +106,17 @@ class Scan:
         """Bytes of all synced files."""
         everything = (*self.transcripts.values(), *self.attached.values(), *self.memory.values())
         return sum(snapshot.size for snapshot in everything)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What is known of a folder without looking at all of it: a whole scan, and what may have changed since.
+
+    `changed` are paths relative to the context folder.
+    """
+
+    scan: Scan
+    changed: frozenset[str]
 
 
 def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
@@ -118,6 +144,33 @@ def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
             _walk(files, context_dir, entry.name, scan.attached, scan, 1)
         else:
             scan.refusals.append(_not_regular(entry.name, entry.kind, "a folder"))
+    return scan
+
+
+def scan_again(files: Files, context_dir: LocalPath, former: Scan, paths: Iterable[str]) -> Scan | None:
+    """`former` with what stands at `paths` now, without looking at anything else.
+
+    None where only a whole scan can tell: something is gone, or is new and must be judged beside others.
+    """
+    if former.refusals:
+        return None
+    scan = replace(former, transcripts=dict(former.transcripts), refusals=[])
+    for path in paths:
+        if content_of(path) is None:
+            if path and session_of(path.partition("/")[0]) is None and path.partition("/")[0] != MEMORY:
+                continue
+            return None
+        snapshot = files.stat(LocalPath(join(context_dir, path)))
+        sid = session_of(path)
+        found = scan.memory if path.startswith(f"{MEMORY}/") else scan.attached
+        if snapshot is None or (sid is None and (path not in found or snapshot.size > MAX_FILE_BYTES)):
+            return None
+        if sid is not None:
+            scan.transcripts[sid] = snapshot
+        elif found is scan.memory:
+            scan.memory = {**scan.memory, path: snapshot}
+        else:
+            scan.attached = {**scan.attached, path: snapshot}
     return scan
 
 
