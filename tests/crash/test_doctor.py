@@ -44,6 +44,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     pair = make_pair(tmp_path_factory.mktemp("doctor"))
     pair.settle()
     once(pair.laptop)
+    git("-C", pair.laptop.store, "repack", "-q", "-a", "-d")  # so that going back takes less time
     pair.keep()
     return pair
 
@@ -79,9 +80,8 @@ def check_repaired(machine: Machine, before: dict[str, bytes]) -> Diagnosis:
     fixed = examine(machine, fix=True)
     assert fixed["fixed"], fixed
     assert faults(fixed) == set(), fixed
-    assert faults(examine(machine)) == set()
     again = examine(machine, fix=True)
-    assert again["fixed"] == [], again
+    assert (faults(again), again["fixed"]) == (set(), []), again
     assert machine.files() == before
     return fixed
 
