@@ -46,6 +46,8 @@ class Invariants:
         """Every record that was committed, or that a pass which went well must have committed."""
         self.noted: set[Oid] = set()
         self.lineages: set[Lineage] = set()
+        self._branches: set[Lineage] = set()
+        """Every lineage that was ever read, also those that a backup undid."""
         self.additive: dict[str, set[str]] = {}
         """The lines that were added to each note."""
         self._revised: set[str] = set()
@@ -158,6 +160,7 @@ class Invariants:
         lineage = conversation_in(data)
         if lineage:
             self.lineages.add(lineage)
+            self._branches.add(lineage)
 
     def died(self, machine: Machine) -> None:
         """The engine is gone, and what it knew."""
@@ -278,8 +281,8 @@ class Invariants:
             # What stands twice may have come to stand together: no reader can tell.
             if not any(is_contained(dict.fromkeys(lineage), one) for one in stored):
                 self.findings.add(f"no session holds the lineage {lineage}")
-        if len(told) > len(self.lineages) + len(self._scenario.sessions):
-            self.findings.add(f"{len(told)} sessions out of {len(self.lineages)} lineages")
+        if len(told) > len(self._branches) + len(self._scenario.sessions):
+            self.findings.add(f"{len(told)} sessions out of {len(self._branches)} lineages")
 
     def _check_local(self, machine: Machine) -> None:
         board, tip = machine.engine.board, machine.tip()
