@@ -35,6 +35,11 @@ CREATE TABLE IF NOT EXISTS head (folder TEXT PRIMARY KEY, oid TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS pause (project TEXT PRIMARY KEY, until REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stranger (peer TEXT, project TEXT, tip TEXT, PRIMARY KEY (peer, project))
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told (project TEXT PRIMARY KEY, tip TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notice (
+  project TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL,
+  PRIMARY KEY (project, kind, text)
+) WITHOUT ROWID;
 """
 _LOOKS = (
     "SELECT folder, path, device, inode, size, mtime_ns, consumed, window, oid FROM file LIMIT 0",
@@ -42,6 +47,8 @@ _LOOKS = (
     "SELECT folder, oid FROM head LIMIT 0",
     "SELECT project, until FROM pause LIMIT 0",
     "SELECT peer, project, tip FROM stranger LIMIT 0",
+    "SELECT project, tip FROM told LIMIT 0",
+    "SELECT project, kind, text, at FROM notice LIMIT 0",
 )
 """What fails where a table is not what it should be."""
 
@@ -69,6 +76,16 @@ class ReplicaNote:
     project: ProjectId
     root: LocalPath
     by_hand: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to know that needs nobody. `at` is when it was first told, Unix seconds."""
+
+    kind: str
+    project: ProjectId
+    text: str
+    at: float
 
 
 _SOUND_FILES = (
@@ -263,3 +280,35 @@ class State:
         """Remembers that a peer's project is not ours, so that it is fetched no more."""
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO stranger VALUES (?,?,?)", (peer, project, tip))
+
+    def told(self, project: str) -> Oid | None:
+        """The tip up to which the log tells what became of a project."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT tip FROM told WHERE project = ? AND typeof(tip) = 'text'", (project,)
+            ).fetchone()
+        return Oid(row[0]) if row else None
+
+    def note_told(self, project: str, tip: Oid) -> None:
+        """Remembers that the log tells all up to a tip."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO told VALUES (?,?)", (project, tip))
+
+    def notices(self) -> list[Notice]:
+        """What is to be shown for a while, the oldest first."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT kind, project, text, at FROM notice WHERE typeof(project) = 'text'"
+                " AND typeof(kind) = 'text' AND typeof(text) = 'text' AND typeof(at) = 'real'"
+                " ORDER BY at, text"
+            ).fetchall()
+        return [Notice(kind, ProjectId(project), text, at) for kind, project, text, at in rows]
+
+    def note_notice(self, notice: Notice, expired: float) -> None:
+        """Remembers a notice, and forgets those told at `expired` (Unix seconds) or before."""
+        with self.together():
+            self._db.execute("DELETE FROM notice WHERE at <= ?", (expired,))
+            self._db.execute(
+                "INSERT OR REPLACE INTO notice VALUES (?,?,?,?)",
+                (notice.project, notice.kind, notice.text, float(notice.at)),
+            )

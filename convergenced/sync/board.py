@@ -7,10 +7,12 @@ unless it was looked at and no check failed.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Literal
 
 from convergenced.machine.settings_schema import PeerSettings
+from convergenced.machine.state import Notice
 from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.store.peers import is_behind
 from convergenced.sync.converge import Pass
@@ -20,6 +22,9 @@ from convergenced.sync.replica import Replica
 
 ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused", "quarantined", "conflict"]
 Cause = Literal["work", "held", "paused", "person", "peer"]
+
+HOLDS_BOTH = "was edited in two places and holds both sides"
+"""What became of a memory file, in words that follow its path."""
 
 ALL = "*"
 """The name under which everything is paused."""
@@ -127,6 +132,8 @@ class Board:
     degraded: dict[str, Attention] = field(default_factory=dict)
     """Parts of the daemon that do not work, by name of the part."""
     surveyed_at: float = -1.0
+    notices: list[Notice] = field(default_factory=list)
+    """What is to be shown for a while and needs nobody."""
 
     def is_paused(self, project: str) -> bool:
         """Whether nothing may be done for the project."""
@@ -261,6 +268,11 @@ def held_text(result: Pass) -> str:
     return f"{localized.held} held: {localized.held_reason}{pid}"
 
 
+def settling_command(project: str, path: str) -> str:
+    """What settles a conflict in a memory file."""
+    return f"convergencectl conflict resolve {shlex.quote(f'{project}:{path}')} --take ours|theirs|both"
+
+
 def _replica_attention(state: ReplicaState) -> list[Attention]:
     project, result = state.replica.project, state.result
     found = []
@@ -272,7 +284,7 @@ def _replica_attention(state: ReplicaState) -> list[Attention]:
         fix = f"bring it back, or stop tracking it: convergencectl project remove {project}"
         found.append(Attention("halted", project, result.ingest.halted, fix))
     found.extend(
-        Attention("conflict", project, f"{path} holds both sides", "edit the file and remove the markers")
+        Attention("conflict", project, f"{path} {HOLDS_BOTH}", settling_command(project, path))
         for path in result.conflicts
     )
     found.extend(_refused(project, refusal) for refusal in result.refusals)

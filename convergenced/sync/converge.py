@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convergenced.merge.conflict import has_conflict
 from convergenced.model import Oid, Refusal
 from convergenced.store.branch import project_at
+from convergenced.sync.conflicts import names_in_conflict
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
+from convergenced.sync.news import News, find_news
 from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.scan import MEMORY, Glance
 from convergenced.sync.tips import tip_of
@@ -25,6 +26,8 @@ class Pass:
     """Memory files that hold both sides between markers."""
     left_out: tuple[Refusal, ...] = ()
     """Entries of the branch's tree that are not believed, whoever committed them."""
+    news: News | None = None
+    """What the log does not tell yet, where the tip is not the one it told of last."""
 
     @property
     def refusals(self) -> list[Refusal]:
@@ -50,5 +53,10 @@ def converge(parts: Parts, replica: Replica, *, whole_machine: bool, since: Glan
     if tip is None:
         return Pass(ingested, localized, tip)
     tree, refusals = project_at(parts.store, tip)
-    marked = (name for name, oid in tree.memory.items() if has_conflict(parts.store.read_blob(oid)))
-    return Pass(ingested, localized, tip, tuple(f"{MEMORY}/{name}" for name in marked), tuple(refusals))
+    marked = names_in_conflict(parts.store, tree)
+    told = parts.state.told(replica.project)
+    news = None
+    if told != tip:
+        news = find_news(parts.store, replica.project, told, tip, tree, marked, parts.clock.now())
+    conflicts = tuple(f"{MEMORY}/{name}" for name in marked)
+    return Pass(ingested, localized, tip, conflicts, tuple(refusals), news)

@@ -16,12 +16,14 @@ from typing import Protocol, TypeVar
 from convergenced.errors import ConvergenceError
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.settings_schema import PeerSettings, Settings
+from convergenced.machine.state import Notice
 from convergenced.model import ProjectId
 from convergenced.ports import Checkouts, Peer, Watcher
-from convergenced.store.branch import MergeOutcome
-from convergenced.sync.board import Attention, Board
+from convergenced.sync.board import HOLDS_BOTH, Attention, Board
+from convergenced.sync.news import FRESH, News
 from convergenced.sync.plan import Pace
 from convergenced.sync.replica import Parts
+from convergenced.sync.scan import MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Desk:
         self.settings = settings
         self.parts = surroundings.parts
         self.clock = surroundings.parts.clock
-        self.board = Board()
+        self.board = Board(notices=surroundings.parts.state.notices())
         self.messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def post(self, message: Callable[[], None]) -> None:
@@ -114,13 +116,25 @@ class Desk:
         log.info("%s%s", f"{project}: " if project else "", text)
         self.surroundings.activity.append(Event(kind, text, ProjectId(project) if project else None))
 
-    def note_merge(self, project: ProjectId, outcome: MergeOutcome, source: str) -> None:
-        """Tells of what a merge left for a person to know."""
-        for fork in outcome.forks:
-            text = f"session {fork.session} went on in two places; the other is now {fork.fork}"
-            self.note("fork", project, text)
-        for path in outcome.conflicts:
-            self.note("conflict", project, f"{path} was edited on both sides in the same place ({source})")
+    def note_news(self, project: ProjectId, news: News) -> bool:
+        """Tells what became of a project; False where something of it was told meanwhile.
+
+        Then it is to be looked for again.
+        """
+        state, now = self.parts.state, self.clock.now()
+        if state.told(project) != news.since:
+            return news.is_empty
+        for name in news.appeared:
+            self.note("conflict", project, f"{MEMORY}/{name} {HOLDS_BOTH}; see: convergencectl conflicts")
+        for name in news.settled:
+            self.note("settled", project, f"{MEMORY}/{name} is settled: it holds one text again")
+        for divergence in news.divergences:
+            self.note("fork", project, divergence.text)
+            state.note_notice(Notice("fork", project, divergence.text, now), now - FRESH)
+        state.note_told(project, news.upto)
+        if news.divergences:
+            self.board.notices = state.notices()
+        return True
 
     def degrade(self, part: str, error: Exception) -> None:
         """Remembers that a part of the daemon does not work; told once, until `restore`."""

@@ -82,8 +82,8 @@ class Passes:
         if result.ingest.commit is not None:
             state.last_ingest = desk.clock.now()
             desk.note("commit", project, f"committed {result.ingest.message}")
-        if result.ingest.merged is not None:
-            desk.note_merge(project, result.ingest.merged, "local changes")
+        if result.news is not None and not desk.note_news(project, result.news):
+            state.asked = now
         if result.localize is not None:
             self._localized(state, former, result.localize)
         self._note_refusals(project, former, result)

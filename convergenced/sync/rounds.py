@@ -166,9 +166,8 @@ class Rounds:
         desk = self._desk
         if report.pushed:
             desk.note("push", None, f"pushed {', '.join(report.pushed)} to {name}")
-        for project, outcome in report.merges.items():
+        for project in report.merges:
             desk.note("fetch", project, f"fetched from {name}")
-            desk.note_merge(project, outcome, f"from {name}")
         for project, reason in report.rejected.items():
             if former is None or former.rejected.get(project) != reason:
                 desk.note("rejected", project, f"{name} did not take it: {reason}")

@@ -184,7 +184,10 @@ def test_conflicts_are_shown_first(board: Board, state: ReplicaState) -> None:
     state.result = Pass(IngestReport(), localized, TIP, conflicts=("memory/a.md",))
     assert board.state_of(APP, NEAR) == "conflict"
     assert board.attention()[0] == Attention(
-        "conflict", APP, "memory/a.md holds both sides", "edit the file and remove the markers"
+        "conflict",
+        APP,
+        "memory/a.md was edited in two places and holds both sides",
+        "convergencectl conflict resolve app:memory/a.md --take ours|theirs|both",
     )
 
 

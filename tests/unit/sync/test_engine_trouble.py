@@ -154,8 +154,11 @@ def test_forks_and_conflicts_are_told(world: World, pair: tuple[FakeMachine, Fak
     for machine in (ann, bob):
         machine.peer.unreachable = False
     world.advance(1000)
-    assert "went on in two places" in "".join(ann.log.texts("fork") + bob.log.texts("fork"))
-    assert "memory/a.md" in "".join(ann.log.texts("conflict") + bob.log.texts("conflict"))
+    for machine in (ann, bob):
+        (told,) = machine.log.texts("fork")
+        assert f"session {S} went on in two places (" in told
+        (told,) = machine.log.texts("conflict")
+        assert "memory/a.md" in told
     assert state(ann) == state(bob) == "conflict"
 
 
