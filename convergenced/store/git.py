@@ -31,17 +31,11 @@ from convergenced.store.objects import (
     parse_commit,
     parse_tree,
 )
-from convergenced.store.transfer import read_checked
+from convergenced.store.transfer import read_checked, write_object
 
 BRANCHES = "refs/heads/"
 MAX_COMMITS = 10_000
 """Commits kept in memory, at most."""
-
-_KINDS: dict[ObjectKind, ObjectType] = {
-    "blob": ObjectType.BLOB,
-    "tree": ObjectType.TREE,
-    "commit": ObjectType.COMMIT,
-}
 
 _LIBGIT2_ERRORS = (pygit2.GitError, KeyError, ValueError, OSError)
 """What the binding raises, by the error's class and code."""
@@ -182,7 +176,7 @@ class GitStore:
         # libgit2 takes a damaged object for a present one and would never write it again.
         damage.set_aside_if_damaged(self.path, oid)
         try:
-            self._repo.odb.write(_KINDS[kind], data)
+            write_object(self._repo, oid, kind, data)
         except _LIBGIT2_ERRORS as error:
             raise StoreError(f"the store cannot be written: {error}", "free space on the disk?") from error
         return oid

@@ -17,7 +17,7 @@ from pygit2.enums import ObjectType
 
 from convergenced.errors import StoreError
 from convergenced.model import MODE_TREE, Oid
-from convergenced.store.loose import MAX_OBJECT, DamagedError, read_loose
+from convergenced.store.loose import MAX_OBJECT, DamagedError, read_loose, write_loose
 from convergenced.store.objects import ObjectKind, format_tree, object_id, parse_commit, parse_tree
 
 _MODE_SUBMODULE = 0o160000
@@ -75,7 +75,19 @@ def copy_history(
                 pending.append((oid, kind, data if kind == "tree" else b""))
                 pending += children
                 continue
-        target.odb.write(_KINDS[kind], data or _read(source, oid, kind))
+        write_object(target, Oid(str(oid)), kind, data or _read(source, oid, kind))
+
+
+def write_object(target: pygit2.Repository, oid: Oid, kind: ObjectKind, data: bytes) -> None:
+    """Keeps an object. Raises what pygit2 raises, with the reason in its words."""
+    try:
+        target.odb.write(_KINDS[kind], data)
+    except pygit2.GitError as error:
+        # Of a long object libgit2 does not say why it could not be written, but what went wrong before that.
+        try:
+            write_loose(target.path, oid, kind, data)
+        except StoreError as reason:
+            raise OSError(reason.summary) from error
 
 
 def take_over(

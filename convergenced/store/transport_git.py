@@ -184,7 +184,8 @@ class GitPeer:
 
     def _reason(self, said: str, err: str) -> str:
         if "declined" in said:  # the hook's own words say more
-            remote = "\n".join(line for line in err.splitlines() if line.startswith("remote: "))
+            lines = [line for line in err.splitlines() if line.startswith("remote: ")]
+            remote = "\n".join(line for line in lines if "hook declined" not in line)
             said = f"{said}: {summary_line(remote, self._place.url)}" if remote else said
         return push_reason(said, self._place)
 
