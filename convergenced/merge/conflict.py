@@ -86,9 +86,17 @@ def format_parts(parts: Iterable[Part]) -> Iterator[bytes]:
         yield b">" * size + LABEL
 
 
-def join_alternatives(sides: Iterable[Sequence[Part]]) -> list[Part]:
-    """One conflict of all that the sides hold, or plain lines where that is only one thing."""
-    alternatives = sorted({lines for side in sides for lines in _multiply(side)})
+def join_alternatives(base: Sequence[Part], ours: Sequence[Part], theirs: Sequence[Part]) -> list[Part]:
+    """One conflict of all that the sides hold, or plain lines where that is only one thing.
+
+    An alternative of a conflict in `base` that one side decided against is gone, although the other, which
+    decided nothing, still holds it.
+    """
+    former = base[0].alternatives if len(base) == 1 and isinstance(base[0], Conflict) else ()
+    one, other = set(_multiply(ours)), set(_multiply(theirs))
+    gone = {lines for lines in former if (lines in one) != (lines in other)}
+    sides = [side - gone if len(side) > 1 else side for side in (one, other)]
+    alternatives = sorted(sides[0] | sides[1])
     return list(alternatives[0]) if len(alternatives) == 1 else [Conflict(tuple(alternatives))]
 
 

@@ -82,7 +82,7 @@ def _merge_region(region: Region) -> list[Part]:
     start = count_common_prefix(ours, theirs)
     end = count_common_prefix(ours[start:][::-1], theirs[start:][::-1])
     inner = [side[start : len(side) - end] for side in (ours, theirs)]
-    conflict = join_alternatives(_parts(side) for side in inner)
+    conflict = join_alternatives(_parts(base), *(_parts(side) for side in inner))
     return [*_parts(ours[:start]), *conflict, *_parts(ours[len(ours) - end :])]
 
 

@@ -101,6 +101,19 @@ class TestConflictsAgain:
         resolved = BASE.replace(b"two", b"beide")
         assert merge(self.conflict(), resolved, self.conflict()) == resolved
 
+    def test_a_side_that_was_decided_against_does_not_come_back_with_a_third_one(self) -> None:
+        third = merge(self.conflict(), BASE.replace(b"two", b"tre"), BASE)
+        both = BASE.replace(b"two", b"<<<<<<< convergence\ntre\n=======\nzwei\n>>>>>>> convergence")
+        assert merge(third, self.OURS, self.conflict()) == both
+        assert merge(both, third, third) == both
+        edited = BASE.replace(b"two", b"2")
+        assert merge(third, edited, self.conflict()) == both.replace(b"zwei", b"2").replace(
+            b"tre\n=======\n2", b"2\n=======\ntre"
+        )
+
+    def test_decided_differently_both_decisions_are_kept(self) -> None:
+        assert merge(self.OURS, self.THEIRS, self.conflict()) == self.conflict()
+
     def test_text_that_looks_like_a_marker_is_told_apart(self) -> None:
         ours = BASE.replace(b"two", b"Title\n=======\ntext")
         theirs = BASE.replace(b"two", b"<<<<<<< convergence\nhand made")
