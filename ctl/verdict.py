@@ -69,6 +69,7 @@ def lines(status: Status, terminal: Terminal, now: float) -> list[str]:
         peer_table(status["peers"], terminal, now),
         _available(status, terminal),
         _attention(status["attention"], terminal),
+        _notices(status, terminal, now),
     ):
         if part:
             out += ["", *part]
@@ -207,4 +208,13 @@ def _attention(attention: list[Attention], terminal: Terminal) -> list[str]:
         out += terminal.paragraph(f"{where}{clean(one['text'])}", first="! ", indent="  ")
         # Whole, however long: a command with a line break in it cannot be copied.
         out += [f"  → {clean(one['fix'])}"] if one["fix"] else []
+    return out
+
+
+def _notices(status: Status, terminal: Terminal, now: float) -> list[str]:
+    out = []
+    for one in status.get("notices", []):
+        where = f"{clean(one['project'])}: " if one["project"] else ""
+        text = f"{where}{clean(one['text'])} ({when(one['at'], now, short=True)})"
+        out += terminal.paragraph(text, first="· ", indent="  ")
     return out

@@ -104,7 +104,20 @@ class Attention(TypedDict):
     fix: str
 
 
-class Status(TypedDict):
+class Notice(TypedDict):
+    """Something to know that needs nobody; shown for a day."""
+
+    kind: str
+    project: str | None
+    text: str
+    at: str | None
+
+
+class _StatusMore(TypedDict, total=False):
+    notices: list[Notice]
+
+
+class Status(_StatusMore):
     """The answer to `status`."""
 
     schema: int
@@ -177,3 +190,61 @@ class Diagnosis(TypedDict):
     schema: int
     findings: list[FindingAnswer]
     fixed: list[Repaired]
+
+
+class ConflictSide(TypedDict):
+    """One side of a conflict. `machine` and `at` are None where they cannot be told.
+
+    `ours`: this machine wrote it. `cut`: the text is longer than what is shown.
+    """
+
+    machine: str | None
+    ours: bool
+    at: str | None
+    text: str
+    cut: bool
+
+
+class ConflictFile(TypedDict):
+    """A memory file that holds both sides of one or more conflicts.
+
+    `name` is what `conflict resolve` takes, `local` where the file lies here, if anywhere.
+    """
+
+    project: str
+    path: str
+    name: str
+    local: str | None
+    conflicts: list[list[ConflictSide]]
+
+
+class Divergence(TypedDict):
+    """A session that went on in two places; `session_by` and `fork_by` name machines, where known."""
+
+    project: str
+    session: str
+    fork: str
+    at: str | None
+    session_by: str | None
+    fork_by: str | None
+
+
+class Conflicts(TypedDict):
+    """The answer to `conflicts`. Divergences are for information: they need nobody."""
+
+    schema: int
+    conflicts: list[ConflictFile]
+    divergences: list[Divergence]
+
+
+class Settled(TypedDict):
+    """The answer to `conflict_resolve`.
+
+    `edited`: an edit had settled it already. `waits`: why the file was not written here yet.
+    """
+
+    project: str
+    path: str
+    name: str
+    edited: bool
+    waits: str | None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import cast, get_args
 
 from convergenced.control import answers
+from convergenced.control.conflicts import Settlement, list_conflicts
 from convergenced.control.doctor import Doctor
 from convergenced.control.examination import Examination
 from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
@@ -20,6 +21,7 @@ from convergenced.control.status import format_available, format_projects, forma
 from convergenced.errors import ConvergenceError, TimedOutError, UsageError
 from convergenced.model import LocalPath, ProjectId
 from convergenced.sync.board import Missing
+from convergenced.sync.conflicts import Take
 from convergenced.sync.engine import Engine
 from convergenced.sync.replica import Parts
 from convergenced.sync.tracking import Tracked, begin_project, join_project
@@ -76,6 +78,8 @@ class Dispatcher:
             "join": self._join,
             "peer_add": self._peer_add,
             "peer_remove": self._peer_remove,
+            "conflicts": self._conflicts,
+            "conflict_resolve": self._conflict_resolve,
             "doctor": self._examine,
             "reload": self._reload_config,
             "shutdown": self._stop,
@@ -120,6 +124,7 @@ class Dispatcher:
             (project,) = self._known([only])
             status["projects"] = [one for one in status["projects"] if one["id"] == project]
             status["attention"] = [one for one in status["attention"] if one["project"] in (None, project)]
+            status["notices"] = [one for one in status["notices"] if one["project"] in (None, project)]
         reply.result(cast("Json", status))
 
     def _projects(self, params: dict[str, Json], reply: Reply) -> None:
@@ -213,6 +218,29 @@ class Dispatcher:
         self, reply: Reply, job: Callable[[], Tracked], done: Callable[[Tracked], None]
     ) -> None:
         self._engine.background(job, done, lambda error: _fail(reply, error))
+
+    def _conflicts(self, params: dict[str, Json], reply: Reply) -> None:
+        del params
+        parts, projects = self._parts, self._engine.board.projects()
+        replicas = [state.replica for state in self._engine.board.replicas.values()]
+        self._engine.background(
+            lambda: list_conflicts(parts, projects, replicas),
+            lambda found: reply.result(cast("Json", found)),
+            lambda error: _fail(reply, error),
+        )
+
+    def _conflict_resolve(self, params: dict[str, Json], reply: Reply) -> None:
+        take = _required(params, "take")
+        if take not in get_args(Take):
+            raise ParamsError(f"take must be one of {', '.join(get_args(Take))}")
+        Settlement(
+            self._engine,
+            _required(params, "path"),
+            _path(params, "local"),
+            cast("Take", take),
+            done=lambda settled: reply.result(cast("Json", settled)),
+            failed=lambda error: _fail(reply, error),
+        ).start()
 
     def _examine(self, params: dict[str, Json], reply: Reply) -> None:
         Examination(

@@ -1,4 +1,4 @@
-"""What `status` can say without a daemon: configuration and store are read, nothing is changed.
+"""What `status` and `conflicts` can say without a daemon: only files are read, nothing is changed.
 
 Promise: nothing is called synced here, because nobody looked.
 """
@@ -9,18 +9,23 @@ import os
 from collections.abc import Iterator, Mapping
 from posixpath import join
 
-from convergenced.control.answers import Attention, Peer, Project, Status
+from convergenced.control.answers import Attention, Conflicts, Peer, Project, Status
+from convergenced.control.assembly import readable_parts
+from convergenced.control.conflicts import list_conflicts
 from convergenced.control.status import STATUS_SCHEMA
 from convergenced.errors import ConfigError, ConvergenceError
 from convergenced.machine.files import RealFiles
 from convergenced.machine.locations import ClaudeLocations, Locations, read_machine_id
 from convergenced.machine.settings import Settings, load_settings
+from convergenced.merge.layout import ProjectTree
 from convergenced.merge.roster import Participant, parse_roster
-from convergenced.model import LocalPath, Oid, ProjectId
+from convergenced.model import LocalPath, MachineId, Oid, ProjectId
 from convergenced.ports import Store
 from convergenced.store.branch import PROJECTS, project_at
 from convergenced.store.repo import open_store
+from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.scan import scan_folder
+from convergenced.sync.tips import tip_of
 from convergenced.urls import redact_url
 
 
@@ -61,6 +66,31 @@ def offline_status(locations: Locations, environ: Mapping[str, str]) -> Status:
     }
 
 
+def offline_conflicts(locations: Locations, environ: Mapping[str, str]) -> Conflicts:
+    """The `conflicts` answer as the store tells it. Raises `StoreError` where it is damaged."""
+    try:
+        settings = load_settings(locations.config_file)
+    except ConfigError:
+        settings = Settings()
+    with readable_parts(locations, settings, environ, os.path.expanduser("~")) as parts:
+        projects = [ProjectId(ref.removeprefix(PROJECTS)) for ref in parts.store.refs(PROJECTS)]
+        taking_part = (_replica(parts, project) for project in projects)
+        return list_conflicts(parts, projects, [one for one in taking_part if one is not None])
+
+
+def _replica(parts: Parts, project: ProjectId) -> Replica | None:
+    """The folder that takes part in a project here, as the roster names it."""
+    tree, _ = project_at(parts.store, tip_of(parts.store, project))
+    mine = _participant(parts.store, tree, parts.machine.id)
+    return None if mine is None else Replica(project, mine.encoded_dir, LocalPath(mine.project_root), True)
+
+
+def _participant(store: Store, tree: ProjectTree, machine: str) -> Participant | None:
+    if tree.roster is None:
+        return None
+    return parse_roster(store.read_blob(tree.roster)).participants.get(MachineId(machine))
+
+
 def _peers(settings: Settings) -> Iterator[Peer]:
     for peer in settings.peers:
         yield {
@@ -76,10 +106,7 @@ def _peers(settings: Settings) -> Iterator[Peer]:
 
 def _project(store: Store, project: ProjectId, tip: Oid, machine: str, projects_dir: LocalPath) -> Project:
     tree, _ = project_at(store, tip)
-    mine: Participant | None = None
-    if tree.roster is not None:
-        entries = parse_roster(store.read_blob(tree.roster)).participants.values()
-        mine = next((entry for entry in entries if entry.machine_id == machine), None)
+    mine = _participant(store, tree, machine)
     context_dir = None if mine is None else LocalPath(join(projects_dir, mine.encoded_dir))
     scan = None if context_dir is None else scan_folder(RealFiles(), context_dir)
     return {

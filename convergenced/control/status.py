@@ -12,6 +12,7 @@ from convergenced.model import ProjectId
 from convergenced.sync.board import ALL, PeerStatus
 from convergenced.sync.converge import Pass
 from convergenced.sync.engine import Engine
+from convergenced.sync.news import FRESH
 from convergenced.sync.replica import Machine
 from convergenced.urls import redact_url
 
@@ -38,6 +39,11 @@ def format_status(engine: Engine, machine: Machine, now: float, monotonic: float
         "attention": [
             {"kind": one.kind, "project": one.project, "text": one.text, "fix": one.fix}
             for one in board.attention()
+        ],
+        "notices": [
+            {"kind": one.kind, "project": one.project, "text": one.text, "at": iso(one.at)}
+            for one in board.notices
+            if now - one.at < FRESH
         ],
     }
 

@@ -40,8 +40,8 @@ class Divergence:
     @property
     def text(self) -> str:
         """What happened, in a line."""
-        by = [name for name in (self.session_by, self.fork_by) if name is not None]
-        where = f" ({by[0]} and {by[1]})" if len(by) == 2 else ""
+        known = self.session_by is not None and self.fork_by is not None
+        where = f" ({self.session_by} and {self.fork_by})" if known else ""
         return f"session {self.session} went on in two places{where}; the other is now {self.fork}"
 
 

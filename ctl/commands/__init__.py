@@ -32,6 +32,8 @@ COMMANDS: dict[str, Command] = {
     "projects": Command("projects", "list the projects"),
     "peers": Command("peers", "list the peers"),
     "peer": Command("peers", "add or remove a peer"),
+    "conflicts": Command("conflicts", "memory files that hold both sides, and sessions that became two"),
+    "conflict": Command("conflict", "settle a memory file that holds both sides"),
     "doctor": Command("doctor", "what can and cannot be synced; check and repair everything"),
     "config": Command("config", "read and change the configuration"),
     "version": Command("version", "versions of client and daemon"),
