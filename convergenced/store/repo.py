@@ -16,7 +16,7 @@ from convergenced.model import MODE_BLOB, SCHEMA, Author, Commit, LocalPath, Ref
 from convergenced.store.damage import recover_refs
 from convergenced.store.git import GitStore
 
-__all__ = ["GitStore", "open_store"]
+__all__ = ["MAIN", "GitStore", "open_store", "write_readme"]
 
 README = """\
 # Claude Code context, kept in step
@@ -29,7 +29,7 @@ hand, and nothing here should be public: transcripts hold what was said and done
     convergencectl sessions          the same for people
 """
 
-_MAIN = "refs/heads/main"
+MAIN = "refs/heads/main"
 _README_AUTHOR = Author("convergence", "convergence@localhost")
 _README_TIME = 1_700_000_000
 """Fixed, so that every machine makes the same first commit and they can share a hub."""
@@ -65,8 +65,8 @@ def open_store(path: LocalPath, *, recover: bool = True) -> GitStore:
                 _write_head(path)
         _check_schema(path)
         store = GitStore(path, recovered)
-        if recover:
-            _write_readme(store)
+        if recover and MAIN not in store.refs(MAIN):
+            write_readme(store)
     except (OSError, KeyError, ValueError, pygit2.GitError) as error:
         raise StoreError(f"the store {path} cannot be opened: {error}", "is it a git repository?") from error
     return store
@@ -85,7 +85,7 @@ def _make(path: LocalPath) -> None:
 def _write_head(path: LocalPath) -> None:
     """HEAD is what makes a folder a repository for git, so it cannot be written through git."""
     with open(os.path.join(path, "HEAD"), "w", encoding="ascii") as stream:
-        stream.write(f"ref: {_MAIN}\n")
+        stream.write(f"ref: {MAIN}\n")
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -100,9 +100,9 @@ def _check_schema(path: LocalPath) -> None:
         )
 
 
-def _write_readme(store: GitStore) -> None:
-    if _MAIN in store.refs(_MAIN):
-        return
+def write_readme(store: GitStore) -> None:
+    """Makes the `main` branch where there is none, and again the objects that it begins with."""
     tree = store.write_tree([TreeEntry("README.md", MODE_BLOB, store.write_blob(README.encode()))])
     commit = store.write_commit(Commit(tree, (), _README_AUTHOR, _README_TIME, "What this repository is"))
-    store.swap(_MAIN, None, commit)
+    if MAIN not in store.refs(MAIN):
+        store.swap(MAIN, None, commit)

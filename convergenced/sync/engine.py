@@ -41,8 +41,9 @@ class Engine:
     def __init__(self, surroundings: Surroundings, settings: Settings) -> None:
         self.desk = Desk(surroundings, settings)
         self._clock = self.desk.clock
-        self._lookout = Lookout(self.desk)
         self._healing = Healing(self.desk)
+        self._lookout = Lookout(self.desk, self._healing)
+        self._healing.on_healed = self._lookout.want
         self._rounds = Rounds(self.desk, self._lookout, self._healing)
         self._passes = Passes(self.desk, self._lookout, self._rounds, self._healing)
         self._rescan_due = 0.0
@@ -171,6 +172,7 @@ class Engine:
             self._lookout.want()
             for state in self.board.replicas.values():
                 state.asked = now if state.asked is None else state.asked
+                state.is_all_asked = True
         if self._lookout.due is not None and now >= self._lookout.due:
             self._lookout.start()
         self._healing.start_due()
@@ -200,6 +202,7 @@ class Engine:
         for state in self.board.replicas.values():
             if wanted is None or state.replica.project in wanted:
                 state.asked = now
+                state.is_all_asked = True
         self.tracked_anew()
         return now
 

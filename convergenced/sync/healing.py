@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from convergenced.errors import ConvergenceError, RefMovedError, StoreError
@@ -20,6 +21,7 @@ from convergenced.store import damage
 from convergenced.store.branch import LOCAL, PEERS, PROJECTS, project_ref
 from convergenced.store.git import GitStore
 from convergenced.store.heal import count_of, heal
+from convergenced.store.repo import MAIN, write_readme
 from convergenced.store.verify import Flaw, verify
 from convergenced.sync.board import Attention
 from convergenced.sync.desk import Desk
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 10.0
 LAST_DELAY = 6 * 3600.0
 """Seconds until an attempt is repeated that did not heal everything."""
+LOCK_SECONDS = 60.0
+"""A lock that is older was left behind: refs are moved in milliseconds."""
 REMEDY = "convergencectl doctor --deep --fix"
 
 
@@ -43,6 +47,8 @@ class _Case:
     attempts: int = 0
     due_at: float = 0.0
     told: str = ""
+    confirming: bool = False
+    """Healed, but to be looked at once more: a round under way may have built on what was not there."""
 
 
 @dataclass(slots=True)
@@ -60,6 +66,8 @@ class Healing:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._cases: dict[ProjectId, _Case] = {}
+        self.on_healed: Callable[[], None] = lambda: None
+        """Called when what was damaged can be read again."""
 
     def suspect(self, project: ProjectId) -> None:
         """Has the project's part of the store looked at, now or as soon as it is time again."""
@@ -73,18 +81,22 @@ class Healing:
     def is_healing(self, project: ProjectId) -> bool:
         """Whether an attempt is under way or about to be made for the first time."""
         case = self._cases.get(project)
-        return case is not None and (case.busy or case.attempts == 0)
+        return case is not None and (case.busy or case.confirming or case.attempts == 0)
 
     def next_due(self) -> float | None:
         """When there is something to start; None where all is well."""
-        return min((case.due_at for case in self._cases.values() if not case.busy), default=None)
+        return min((case.due_at for case in self._cases.values() if self._may_start(case)), default=None)
 
     def start_due(self) -> None:
         """Starts the attempts whose time has come."""
         now = self._desk.clock.monotonic()
         for project, case in self._cases.items():
-            if not case.busy and now >= case.due_at and not self._desk.board.is_paused(project):
+            if self._may_start(case) and now >= case.due_at:
                 self._start(project, case)
+
+    def _may_start(self, case: _Case) -> bool:
+        waits = case.confirming and any(peer.busy for peer in self._desk.board.peers.values())
+        return not case.busy and not waits
 
     def _start(self, project: ProjectId, case: _Case) -> None:
         desk = self._desk
@@ -117,23 +129,26 @@ class Healing:
         desk = self._desk
         for text in outcome.told:
             desk.note("heal", project, text)
-        if outcome.flaws:
-            # What files were noted as may be what was lost: they are read again in full.
+        case.busy = False
+        now = desk.clock.monotonic()
+        case.confirming = bool(outcome.flaws and not outcome.left)
+        if outcome.told:
             for state in desk.board.of_project(project):
+                # What files were noted as may be what was lost: they are read again in full.
                 desk.parts.state.forget_files(state.replica.folder)
+                state.asked, state.error = now, None
+            for peer in desk.board.peers.values():
+                peer.due_at = now
+            self.on_healed()
         if outcome.left:
             first, more = outcome.left[0].text, len(outcome.left) - 1
             text = f"the store is damaged: {first}" + (f", and {more} more" if more else "")
             self._put_off(project, case, text)
-            return
-        desk.restore(_part(project))
-        del self._cases[project]
-        now = desk.clock.monotonic()
-        if outcome.flaws:
-            for state in desk.board.of_project(project):
-                state.asked, state.error = now, None
-            for peer in desk.board.peers.values():
-                peer.due_at = now
+        elif outcome.flaws:
+            case.due_at = now
+        else:
+            desk.restore(_part(project))
+            del self._cases[project]
 
     def _failed(self, project: ProjectId, case: _Case, error: Exception) -> None:
         if not isinstance(error, (ConvergenceError, OSError)):
@@ -142,7 +157,7 @@ class Healing:
 
     def _put_off(self, project: ProjectId, case: _Case, text: str) -> None:
         desk = self._desk
-        case.busy = False
+        case.busy = case.confirming = False
         case.due_at = desk.clock.monotonic() + min(
             LAST_DELAY, FIRST_DELAY * 2.0 ** min(case.attempts - 1, 20)
         )
@@ -164,10 +179,13 @@ def heal_project(
     Raises `StoreError` where the store cannot be written.
     """
     outcome = Outcome()
-    flaws = list(verify(store, _refs(store, project)))
+    flaws = [
+        one for one in verify(store, _refs(store, project)) if not _is_held(one, store, parts.clock.now())
+    ]
     outcome.flaws = len(flaws)
     if not flaws:
         return outcome
+    write_readme(store)
     outcome.left = _heal(store, flaws, peers, outcome)
     if outcome.left:
         for replica in replicas:
@@ -192,9 +210,9 @@ def _heal(store: GitStore, flaws: Sequence[Flaw], peers: Sequence[Peer], outcome
 
 
 def _refs(store: GitStore, project: ProjectId) -> list[str]:
-    """All refs that belong to the project; of the files that hold none, those that are named like them."""
+    """All refs that belong to the project, or to all; also files that are named like them and hold none."""
     names = {*store.refs("refs/"), *damage.ref_files(store.path)}
-    return sorted({project_ref(project), *(name for name in names if _is_of(name, project))})
+    return sorted({MAIN, project_ref(project), *(name for name in names if _is_of(name, project))})
 
 
 def _is_of(ref: str, project: ProjectId) -> bool:
@@ -207,6 +225,16 @@ def _policy(parts: Parts, replica: Replica) -> Policy:
     with contextlib.suppress(ConvergenceError):
         return policy_of(parts, replica)
     return Policy()
+
+
+def _is_held(flaw: Flaw, store: GitStore, now: float) -> bool:
+    """Whether it is a lock that somebody may just be holding."""
+    if flaw.kind != "lock":
+        return False
+    try:
+        return now - os.stat(os.path.join(store.path, flaw.where)).st_mtime < LOCK_SECONDS
+    except FileNotFoundError:
+        return True
 
 
 def _rebuild(store: GitStore, project: ProjectId, left: Sequence[Flaw]) -> bool:

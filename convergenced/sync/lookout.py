@@ -14,6 +14,7 @@ from convergenced.machine.settings import expand_home
 from convergenced.model import LocalPath, ProjectId
 from convergenced.sync.board import ReplicaState
 from convergenced.sync.desk import Desk
+from convergenced.sync.healing import Healing
 from convergenced.sync.identity import Identity
 from convergenced.sync.survey import Scope, Survey, survey
 
@@ -22,13 +23,18 @@ HALTED_POLL = 30.0
 RETRY = 30.0
 """How long after a survey that failed the next one is tried, in seconds."""
 LANE = "local-0"
+WATCH = "watch"
+"""The part that is degraded while hints may be missing."""
+MAX_HINTS = 1_000
+"""Changes beyond which everything is looked at."""
 
 
 class Lookout:
     """Owns the watcher and the surveys."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, healing: Healing) -> None:
         self._desk = desk
+        self._healing = healing
         self._due: float | None = 0.0
         self._is_surveying = False
         self._is_stale = False
@@ -99,6 +105,8 @@ class Lookout:
             # Its return may be heard of by nobody: what was watched is gone.
             self.want(HALTED_POLL)
             return
+        for project in result.damaged:
+            self._healing.suspect(project)
         board.refusals = result.refusals
         self.identities = result.identities
         self._ignored = result.ignored
@@ -119,6 +127,7 @@ class Lookout:
             elif state.replica != replica:
                 state.replica = replica
                 state.asked = now
+                state.is_all_asked = True
 
     def watch(self, *, anew: bool = False) -> None:
         """Makes sure that changes are heard of; `anew` where the folder may be another one."""
@@ -132,25 +141,37 @@ class Lookout:
                 watcher.start(folder, lambda path: desk.post(lambda: self.changed(path)))
             except (ConvergenceError, OSError) as error:
                 if desk.parts.files.list(folder) is not None:
-                    desk.degrade("watch", error)
+                    desk.degrade(WATCH, error)
                 return
             self._is_watching = True
+            self._look_at_all()
         trouble = watcher.trouble()
         if trouble is None:
-            desk.restore("watch")
+            if WATCH in desk.board.degraded:
+                self._look_at_all()
+            desk.restore(WATCH)
         else:
-            desk.degrade("watch", ConvergenceError(trouble, "changes are still found by scanning"))
+            desk.degrade(WATCH, ConvergenceError(trouble, "changes are still found by scanning"))
+
+    def _look_at_all(self) -> None:
+        """Nothing was heard for a while: what was seen before is not to be gone by."""
+        for state in self._desk.board.replicas.values():
+            state.is_all_asked = True
 
     def changed(self, path: LocalPath) -> None:
         """A hint that something changed at `path`."""
         desk = self._desk
-        folder = path.removeprefix(desk.parts.machine.projects_dir).lstrip("/").partition("/")[0]
+        relative = path.removeprefix(desk.parts.machine.projects_dir).lstrip("/")
+        folder, _, below = relative.partition("/")
         if folder in self._ignored:
             return
         state = desk.board.replicas.get(folder)
         if state is None:
             self.want(desk.settings.ingest.quiet)
             return
+        state.hints.add(below)
+        if len(state.hints) > MAX_HINTS:
+            state.is_all_asked = True
         state.last_change = desk.clock.monotonic()
         if state.first_change is None:
             state.first_change = state.last_change

@@ -15,7 +15,7 @@ from posixpath import join
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.canon.transcript import find_project_root, scan_cwds
-from convergenced.errors import ConvergenceError, NewerSchemaError
+from convergenced.errors import ConvergenceError, MissingObjectError, NewerSchemaError
 from convergenced.machine.state import ReplicaNote
 from convergenced.merge.layout import ProjectTree
 from convergenced.model import Checkout, Kind, LocalPath, ProjectId, Refusal
@@ -59,6 +59,8 @@ class Survey:
     refusals: list[Refusal] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
     """Folders that the user does not want to share: what happens in them is of no interest."""
+    damaged: set[ProjectId] = field(default_factory=set)
+    """Projects whose branch cannot be read."""
     halted: str | None = None
     """Why nothing at all is done: the projects folder is gone or empty though it held projects."""
 
@@ -111,7 +113,7 @@ class _Surveyor:
             return bool(self._parts.state.files(note.folder))
         try:
             tree, _ = project_at(store, head)
-        except NewerSchemaError:
+        except (NewerSchemaError, MissingObjectError):
             return True
         return bool(tree.sessions or tree.memory)
 
@@ -141,7 +143,12 @@ class _Surveyor:
         if self._is_excluded(root):
             self._survey.ignored.add(folder)
             return
-        note = ReplicaNote(folder, self.choose(folder, root, self._inspect(root)), root, by_hand=False)
+        try:
+            project = self.choose(folder, root, self._inspect(root))
+        except MissingObjectError as error:
+            self._refuse(folder, f"waits for the store to be healed: {error.summary}", error.hint)
+            return
+        note = ReplicaNote(folder, project, root, by_hand=False)
         self._parts.state.note_replica(note)
         self._notes[folder] = note
 
@@ -177,7 +184,13 @@ class _Surveyor:
         name = name_for(checkout, root)
         taken = {note.project for note in self._notes.values()}
         for project in self._projects():
-            known, folders = self._told_of(project)
+            try:
+                known, folders = self._told_of(project)
+            except MissingObjectError:
+                self._survey.damaged.add(project)
+                if project not in taken:
+                    raise  # it may be the one
+                continue
             if folder in folders or identity.is_same(known):
                 return project
             taken.add(project)
