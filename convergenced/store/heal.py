@@ -200,6 +200,7 @@ class _Healing:
                     named_by(kind, oid, data)
                 except (AbsentError, ValueError):
                     continue
+                damage.set_aside_if_damaged(self._path, oid)
                 write_loose(self._path, oid, kind, data)
                 self._sources[name] = self._sources.get(name, 0) + 1
                 self._take_up(oid, kind, data, target)
