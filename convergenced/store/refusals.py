@@ -176,7 +176,8 @@ _MEANINGS = (
         refused=False,
     ),
     _means(
-        r"fsck error|repository corruption|bad object|did not send all necessary objects|index-pack failed|"
+        r"fsck error|repository corruption|bad object|did not send all necessary objects|"
+        r"did not receive expected object|index-pack failed|"
         r"missing (blob|tree|commit)|pack (has|is) (bad|corrupt)|inflate|is corrupt|object not found|"
         r"hash mismatch|damaged|not allowed: ",
         "{place} offers objects that are damaged or not allowed ({said})",

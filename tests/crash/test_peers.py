@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.cluster import OTHER, PROJ, Cluster, copy_of, make_cluster
+from tests.crash.pairs import DEEP
 from tests.e2e.machines import await_true, git, make_hub, stop_all
 
 Fault = Callable[[Cluster, Path], None]
@@ -97,7 +98,10 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+SELECTED = (all_deleted_and_pruned, restored_from_a_backup, rewound_to_somebodys_work)
+
+
+@pytest.mark.parametrize("fault", FAULTS if DEEP else SELECTED)
 def test_a_hub_gets_its_history_back_from_the_machines(
     cluster: Cluster, tmp_path: Path, fault: Fault
 ) -> None:

@@ -20,6 +20,9 @@ from tests.crash.cluster import OTHER, PROJ, Cluster, copy_of, make_cluster
 from tests.crash.pairs import DEEP
 from tests.crash.wire import Wire
 from tests.e2e.machines import await_true, git, stop_all
+from tests.servers import SshServer, WebServer, sshd, web
+
+__all__ = ["sshd", "web"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def both(kept: list[tuple[Cluster, Wire]], tmp_path: Path) -> tuple[Cluster, Wir
         folder = tmp_path / "cluster"
         folder.mkdir()
         wire = Wire.lay(folder)
-        made = make_cluster(folder, urls=(wire.url(folder / "hub.git"),), **wire.environ)
+        made = make_cluster(folder, urls=(wire.url(folder / "hub.git"),), environ=wire.environ)
         kept.append((made, wire))
     kept[-1][0].whole = False
     return kept[-1]
@@ -230,6 +233,39 @@ def test_a_hub_without_room_is_told_of_and_filled_later(
         assert git("-C", small, "fsck", "--strict") == ""
         change_hub(cluster, wire.url(cluster.hub))
     cluster.settle()
+
+
+@pytest.mark.skipif(not DEEP, reason="the same as with the line that stands in for ssh, only slower")
+@pytest.mark.parametrize("way", ["ssh", "https"])
+def test_a_real_server_that_dies_is_told_of_and_used_again(
+    tmp_path: Path, way: str, request: pytest.FixtureRequest
+) -> None:
+    web: WebServer | None = None
+    if way == "ssh":
+        server: SshServer = request.getfixturevalue("sshd")
+        folder, url = tmp_path, server.url(tmp_path / "hub.git")
+        environ = {"GIT_SSH_COMMAND": server.command()}
+    else:
+        web = request.getfixturevalue("web")
+        folder = web.root / tmp_path.name
+        folder.mkdir()
+        url, environ = web.url(folder / "hub.git"), {"GIT_SSL_CAINFO": str(web.certificate)}
+    cluster = make_cluster(folder, urls=(url,), environ=environ)
+    try:
+        program = install_hook(cluster.hub, "pre-receive", "kill -9 $PPID; exit 1")
+        cluster.say(cluster.desktop)
+        check_failing(cluster)
+        program.unlink()
+        cluster.settle()
+        if web is not None:
+            cluster.say(cluster.laptop)
+            cluster.laptop.sync()
+            web.truncate_packs = True
+            check_failing(cluster, "broke off")
+            web.truncate_packs = False
+            cluster.settle()
+    finally:
+        stop_all(list(cluster.machines))
 
 
 def change_hub(cluster: Cluster, url: str) -> None:

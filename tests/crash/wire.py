@@ -48,7 +48,7 @@ class Wire:
         return f"ssh://hub{hub}"
 
     def disturb(self, *, sends: str | None = None, takes: str | None = None) -> None:
-        """From now on calls run these lines of bash instead of `sh -c "$command"`; None for a line that works."""
+        """From now on calls run these lines of bash instead of `$command`; None for a line that works."""
         for suffix, script in (("sends", sends), ("takes", takes)):
             path = self.path.with_suffix(f".{suffix}")
             if script is None:
