@@ -17,8 +17,9 @@ from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.store.peers import is_behind
 from convergenced.sync.converge import Pass
 from convergenced.sync.exchange import RoundReport
-from convergenced.sync.plan import ReplicaView
+from convergenced.sync.plan import STREAK_REST, ReplicaView
 from convergenced.sync.replica import Replica
+from convergenced.sync.scan import Glance, Scan
 
 ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused", "quarantined", "conflict"]
 Cause = Literal["work", "held", "paused", "person", "peer"]
@@ -48,6 +49,27 @@ class ReplicaState:
     error: str | None = None
     hint: str = ""
     last_ingest: float | None = None
+    scan: Scan | None = None
+    """What the newest pass saw of the folder, if it came out clean."""
+    hints: set[str] = field(default_factory=set)
+    """Paths that may have changed since the newest pass began."""
+    is_all_asked: bool = True
+    """Whether the next pass is to look at everything, whatever is known."""
+    committed_at: float | None = None
+    streak: int = 0
+    """Commits in a row that followed each other closely."""
+
+    def glance(self) -> Glance | None:
+        """What a pass that starts now may go by; None where it must look at everything."""
+        known = None if self.is_all_asked or self.scan is None else Glance(self.scan, frozenset(self.hints))
+        self.scan, self.hints, self.is_all_asked = None, set(), False
+        return known
+
+    def note_commit(self, now: float) -> None:
+        """Counts a commit."""
+        followed = self.committed_at is not None and now - self.committed_at < STREAK_REST
+        self.streak = self.streak + 1 if followed else 0
+        self.committed_at = now
 
     def view(self, *, paused: bool) -> ReplicaView:
         """What the plan looks at."""
@@ -59,6 +81,8 @@ class ReplicaState:
             held_since=self.held_at,
             busy=self.busy,
             paused=paused,
+            committed_at=self.committed_at,
+            streak=self.streak,
         )
 
 

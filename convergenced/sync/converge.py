@@ -30,6 +30,12 @@ class Pass:
     """What the log does not tell yet, where the tip is not the one it told of last."""
 
     @property
+    def is_clean(self) -> bool:
+        """Whether everything was seen and is in step, so that a later pass may go by what this one saw."""
+        ingested, localized = self.ingest, self.localize
+        return not (localized is None or not localized.settled or ingested.retry or self.refusals)
+
+    @property
     def refusals(self) -> list[Refusal]:
         """All that was set aside, each once."""
         local = self.localize.refusals if self.localize is not None else []

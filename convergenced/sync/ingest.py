@@ -76,6 +76,8 @@ class IngestReport:
     refusals: list[Refusal] = field(default_factory=list)
     scan: Scan | None = None
     """What stands in the folder."""
+    looked_at: frozenset[str] | None = None
+    """The paths that were looked at; None for all there are."""
 
 
 @dataclass(slots=True)
@@ -183,7 +185,7 @@ class _Ingest:
         if since is not None:
             scan = scan_again(parts.files, context_dir, since.scan, since.changed)
             if scan is not None and not scan.is_empty:
-                self._only = scan.with_neighbours(since.changed)
+                self._only = self._report.looked_at = scan.with_neighbours(since.changed)
                 found = ((path, parts.state.file(folder, path)) for path in self._only)
                 self._notes = {path: note for path, note in found if note is not None}
                 return scan
@@ -331,10 +333,11 @@ class _Ingest:
 
     def _transcript(self, path: str, snapshot: Snapshot, mine: Oid | None, theirs: Oid | None) -> Oid | None:
         note = self._notes.get(path)
-        if mine is not None and not self._is_behind:
+        if mine is not None:
             # After a crash the replica's own ref may know more than notes and branch do: it goes first.
-            theirs = None
-            if note is not None and note.oid not in (mine, EMPTY_TREE):
+            if not self._is_behind:
+                theirs = None
+            if note is not None and note.oid not in (mine, theirs, EMPTY_TREE):
                 note = None
         if note is not None and note.snapshot == snapshot:
             return note.oid if note.oid != EMPTY_TREE else None

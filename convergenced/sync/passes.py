@@ -15,7 +15,7 @@ from convergenced.sync.converge import Pass, converge
 from convergenced.sync.desk import Desk, in_words
 from convergenced.sync.healing import Healing
 from convergenced.sync.localize import LocalizeReport, holder_of
-from convergenced.sync.lookout import Lookout
+from convergenced.sync.lookout import WATCH, Lookout
 from convergenced.sync.plan import retry_delay
 from convergenced.sync.replica import Replica
 from convergenced.sync.rounds import Rounds
@@ -40,11 +40,14 @@ class Passes:
         state.busy = True
         state.first_change = state.last_change = state.asked = state.retry_at = state.held_at = None
         whole_machine = desk.whole_machine
+        since = state.glance()
+        if WATCH in desk.board.degraded:
+            since = None
 
         def work() -> Pass | None:
             if only_held and holder_of(desk.parts, replica, whole_machine) is not None:
                 return None
-            return converge(desk.parts, replica, whole_machine=whole_machine)
+            return converge(desk.parts, replica, whole_machine=whole_machine, since=since)
 
         desk.submit(
             desk.lane_of(replica.project),
@@ -81,11 +84,15 @@ class Passes:
             self._lookout.want()
         if result.ingest.commit is not None:
             state.last_ingest = desk.clock.now()
+            state.note_commit(now)
             desk.note("commit", project, f"committed {result.ingest.message}")
         if result.news is not None and not desk.note_news(project, result.news):
             state.asked = now
         if result.localize is not None:
             self._localized(state, former, result.localize)
+            state.hints.update(result.localize.written, result.localize.removed)
+        if result.is_clean:
+            state.scan = result.ingest.scan
         self._note_refusals(project, former, result)
         if result.ingest.retry or (result.localize is not None and result.localize.retry):
             state.failures += 1

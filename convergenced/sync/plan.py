@@ -7,6 +7,7 @@ growing but limited time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 PUSH_DELAY = 0.3
@@ -18,6 +19,10 @@ RETRY_LAST = 60.0
 PEER_RETRY_FIRST = 5.0
 PEER_RETRY_LAST = 900.0
 MAX_DOUBLINGS = 20
+STREAK_REST = 60.0
+"""Seconds without a commit after which the next one is the first of a streak."""
+STREAK_FREE = 2
+"""Commits of a streak that come as soon as there is silence; then the distance doubles, up to `max_wait`."""
 JITTER = 0.25
 """Share of a waiting time by which it varies, so that machines do not knock in step."""
 
@@ -46,6 +51,9 @@ class ReplicaView:
     """When was last looked at what holds it."""
     busy: bool = False
     paused: bool = False
+    committed_at: float | None = None
+    streak: int = 0
+    """Commits in a row that followed each other closely."""
 
 
 def replica_due(view: ReplicaView, pace: Pace) -> float | None:
@@ -54,7 +62,8 @@ def replica_due(view: ReplicaView, pace: Pace) -> float | None:
         return None
     times = []
     if view.first_change is not None and view.last_change is not None:
-        times.append(min(view.last_change + pace.quiet, view.first_change + pace.max_wait))
+        silent = max(view.last_change + pace.quiet, _spaced_until(view, pace))
+        times.append(min(silent, view.first_change + pace.max_wait))
     if view.asked is not None:
         times.append(view.asked)
     if view.retry_at is not None:
@@ -62,6 +71,16 @@ def replica_due(view: ReplicaView, pace: Pace) -> float | None:
     if view.held_since is not None:
         times.append(view.held_since + HOLD_POLL)
     return min(times, default=None)
+
+
+def _spaced_until(view: ReplicaView, pace: Pace) -> float:
+    """Until when the next commit of a session that goes on and on is put off.
+
+    A day of steady work is then some thousand commits and not one for every silence.
+    """
+    if view.committed_at is None or view.streak < STREAK_FREE:
+        return -math.inf
+    return view.committed_at + min(pace.max_wait, pace.quiet * 2.0 ** min(view.streak, MAX_DOUBLINGS))
 
 
 def retry_delay(failures: int) -> float:

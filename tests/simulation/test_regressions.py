@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from convergenced import steps
+from convergenced.merge.segments import read_transcript
+from convergenced.store.branch import project_at
 from tests.unit.sync.world import FakeMachine, World, sid
 
 S, T = sid(1), sid(2)
@@ -97,3 +99,33 @@ def test_what_was_committed_before_a_crash_outlives_an_older_copy_of_the_file(
     ann.converge()
     for text in (b"begin", b"committed", b"after the crash"):
         assert text in ann.stored(S)
+
+
+def test_it_does_also_where_the_branch_went_on_before_the_restart_ended(
+    ann: FakeMachine, bob: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by seed 411: the same, with a fetch between the crash and the next pass."""
+
+    def crash(step: str) -> None:
+        if step == "merge.advanced":
+            raise CrashError
+
+    ann.say(S, "begin")
+    ann.sync()
+    bob.sync()
+    bob.say(T, "elsewhere")
+    bob.sync()
+    older = ann.local_bytes(S)
+    ann.say(S, "committed")
+    monkeypatch.setattr(steps, "hook", crash)
+    with pytest.raises(CrashError):
+        ann.converge()
+    monkeypatch.undo()
+    ann.exchange()
+    ann.files.write(ann.transcript(S), older)
+    ann.processes.begin(ann.root)
+    ann.converge()
+    head, _ = project_at(ann.store, ann.head())
+    transcript = head.sessions[S].transcript
+    assert transcript is not None
+    assert b"committed" in b"".join(read_transcript(ann.store, transcript))

@@ -8,7 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from convergenced.model import LocalPath, ProjectId
 from convergenced.sync import plan
+from convergenced.sync.board import ReplicaState
 from convergenced.sync.plan import (
     HOLD_POLL,
     JITTER,
@@ -16,12 +18,14 @@ from convergenced.sync.plan import (
     PEER_RETRY_LAST,
     RETRY_FIRST,
     RETRY_LAST,
+    STREAK_REST,
     Pace,
     ReplicaView,
     peer_delay,
     replica_due,
     retry_delay,
 )
+from convergenced.sync.replica import Replica
 
 PACE = Pace(quiet=2.0, max_wait=30.0, rescan=600.0, interval=60.0)
 
@@ -78,3 +82,21 @@ def test_no_two_machines_need_knock_in_step_and_none_waits_for_ever(failures: in
 def test_the_plan_knows_no_clock_and_no_chance() -> None:
     source = inspect.getsource(plan)
     assert not [word for word in ("import time", "import random", "now()", "monotonic()") if word in source]
+
+
+def test_commits_that_follow_each_other_closely_come_ever_more_rarely() -> None:
+    gaps = []
+    now = committed = 100.0
+    for streak in range(8):
+        view = ReplicaView(first_change=now, last_change=now, committed_at=committed, streak=streak)
+        due = replica_due(view, PACE)
+        assert due is not None
+        gaps.append(due - now)
+    assert gaps == [2.0, 2.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0]
+
+
+def test_a_pause_ends_a_streak() -> None:
+    state = ReplicaState(Replica(ProjectId("app"), "-app", LocalPath("/app"), primary=True))
+    for now in (0.0, 10.0, 20.0, 20.0 + STREAK_REST):
+        state.note_commit(now)
+    assert state.streak == 0
