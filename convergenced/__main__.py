@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from convergenced import __version__, steps
 from convergenced.control.assembly import real_parts
+from convergenced.control.keeper import StoreKeeper
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers
 from convergenced.errors import ConvergenceError
@@ -97,6 +98,7 @@ def _run(once: bool) -> int:
             prune_backups=lambda folder, keep: prune_backups(
                 LocalPath(os.path.join(locations.backups_dir, folder)), keep
             ),
+            keeper=StoreKeeper(locations.store),
             on_turn=_Pulse(notifier, lambda: engine, parts.clock),
             # `watchdog_interval` is half of what the manager waits for, and every second turn tells it.
             idle_turn=min(IDLE_TURN, (notifier.watchdog_interval or IDLE_TURN) / 2),

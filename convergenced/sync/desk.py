@@ -47,6 +47,29 @@ class Workers(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Keeps the store in shape."""
+
+    def run(self) -> str | None:
+        """Does what is due, which can take minutes; says what that was, None where it was nothing."""
+        ...
+
+    def close(self) -> None:
+        """Breaks off soon; safe from any thread."""
+        ...
+
+
+class NoKeeper:
+    """Lets the store be."""
+
+    def run(self) -> str | None:
+        """Nothing."""
+        return None
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the engine needs besides the parts its jobs work with."""
@@ -59,6 +82,7 @@ class Surroundings:
     open_peer: Callable[[PeerSettings], Peer]
     prune_backups: Callable[[str, int], object] = lambda folder, keep: None
     """Keeps the newest few backups of each file of a context folder."""
+    keeper: Keeper = field(default_factory=NoKeeper)
     chance: Callable[[], float] = random.random
     on_turn: Callable[[], None] = field(default=lambda: None)
     idle_turn: float = IDLE_TURN

@@ -21,6 +21,7 @@ from convergenced.store.branch import ahead_behind
 from convergenced.sync.board import ALL, Board, Distance, Missing, PeerStatus, ReplicaState
 from convergenced.sync.desk import Desk, Surroundings
 from convergenced.sync.healing import Healing
+from convergenced.sync.housekeeping import Housekeeping
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.passes import Passes
 from convergenced.sync.plan import replica_due
@@ -46,6 +47,7 @@ class Engine:
         self._healing.on_healed = self._lookout.want
         self._rounds = Rounds(self.desk, self._lookout, self._healing)
         self._passes = Passes(self.desk, self._lookout, self._rounds, self._healing)
+        self._housekeeping = Housekeeping(self.desk)
         self._rescan_due = 0.0
         self._drift = 0.0
         self._waiters: list[_Waiter] = []
@@ -117,6 +119,7 @@ class Engine:
         """Stops watching and lets jobs under way end; tells whether they did in time."""
         surroundings = self.desk.surroundings
         surroundings.watcher.stop()
+        surroundings.keeper.close()
         drained = surroundings.workers.drain(seconds / 2)
         if not drained:
             self._rounds.close()
@@ -142,9 +145,8 @@ class Engine:
         times = [now + self.desk.surroundings.idle_turn, self._rescan_due]
         if self._lookout.due is not None:
             times.append(self._lookout.due)
-        healing_due = self._healing.next_due()
-        if healing_due is not None:
-            times.append(healing_due)
+        others = (self._healing.next_due(), self._housekeeping.due)
+        times.extend(due for due in others if due is not None)
         times.extend(due for _, due in self._passes_due())
         times.extend(peer.due_at for peer in self.board.peers.values() if self._rounds.may_start(peer))
         times.extend(waiter.deadline for waiter in self._waiters if waiter.deadline is not None)
@@ -176,6 +178,7 @@ class Engine:
         if self._lookout.due is not None and now >= self._lookout.due:
             self._lookout.start()
         self._healing.start_due()
+        self._housekeeping.start_due()
         for state, due in self._passes_due():
             if now >= due:
                 self._passes.start(state)
