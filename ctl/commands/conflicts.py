@@ -32,7 +32,7 @@ def configure(parser: Parser) -> None:
         "Exits 0 when there is no conflict, 5 when there is."
     )
     parser.epilog = example(
-        "convergencectl conflicts", "convergencectl conflicts --json | jq -r .conflicts[].name"
+        "convergencectl conflicts", "convergencectl conflicts --json | jq -r '.conflicts[].name'"
     )
     parser.add_argument("--json", action="store_true", help="machine-readable, schema 1")
 
@@ -98,4 +98,5 @@ def _divergence(one: Divergence, now: float) -> str:
     session, fork = one["session"], one["fork"]
     if one["session_by"] is not None and one["fork_by"] is not None:
         session, fork = f"{session} ({one['session_by']})", f"{fork} ({one['fork_by']})"
-    return clean(f"{one['project']}: {session} and {fork}, {when(one['at'], now)}")
+    at = "time unknown" if one["at"] is None else when(one["at"], now)
+    return clean(f"{one['project']}: {session} and {fork}, {at}")

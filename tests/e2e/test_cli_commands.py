@@ -82,6 +82,7 @@ def test_the_help_of_every_command_shows_an_example(home: Path, name: str) -> No
     [
         ["peer", "add"],
         ["peer", "remove"],
+        ["conflict", "resolve"],
         *(["config", one] for one in ("get", "set", "unset", "edit", "path")),
     ],
 )
@@ -107,6 +108,9 @@ def test_a_mistyped_command_is_answered_with_what_was_meant(home: Path) -> None:
         ["wait", "--for", "godot"],
         ["peer"],
         ["peer", "add", "hub"],
+        ["conflict"],
+        ["conflict", "resolve", "memory/a.md"],
+        ["conflict", "resolve", "memory/a.md", "--take", "mine"],
         ["init", "no/such/folder"],
         ["config", "get", "exchange.intervall"],
         ["config", "set", "exchange.interval", "often"],

@@ -72,6 +72,19 @@ def test_all_synced() -> None:
     assert exit_code(synced()) == 0
 
 
+def test_what_is_only_to_be_known_needs_nobody_and_is_shown() -> None:
+    status = synced()
+    status["notices"] = [
+        {"kind": "fork", "project": "proj", "text": "session a \x1b[2J", "at": "2031-05-04T12:02:00Z"}
+    ]
+    assert verdict(status, NOW) == "all synced"
+    assert exit_code(status) == 0
+    assert lines(status, plain(100), NOW)[-2:] == [
+        "",
+        "· proj: session a \N{REPLACEMENT CHARACTER}[2J (3 min ago)",
+    ]
+
+
 def test_without_a_peer_it_is_not_called_synced() -> None:
     status = synced()
     status["peers"] = []
