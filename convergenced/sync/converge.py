@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
+from convergenced.errors import StoreError
 from convergenced.model import Oid, Refusal
 from convergenced.store.branch import project_at
 from convergenced.sync.conflicts import names_in_conflict
@@ -63,6 +65,7 @@ def converge(parts: Parts, replica: Replica, *, whole_machine: bool, since: Glan
     told = parts.state.told(replica.project)
     news = None
     if told != tip:
-        news = find_news(parts.store, replica.project, told, tip, tree, marked, parts.clock.now())
+        with contextlib.suppress(StoreError):  # a damaged past holds nothing up: it is told once it is healed
+            news = find_news(parts.store, replica.project, told, tip, tree, marked, parts.clock.now())
     conflicts = tuple(f"{MEMORY}/{name}" for name in marked)
     return Pass(ingested, localized, tip, conflicts, tuple(refusals), news)

@@ -379,6 +379,18 @@ def test_two_folders_of_a_project_tell_once(world: World, ann: FakeMachine) -> N
     assert len({*ann.log.texts("fork")}) == len(ann.log.texts("fork"))
 
 
+def test_a_damaged_past_holds_nothing_up_and_is_told_of_once_it_is_healed(apart: Pair) -> None:
+    ann, tip = apart[0], apart[0].tip()
+    assert tip is not None
+    (parent, *_) = ann.store.read_commit(tip).parents
+    lost = ann.store.objects.pop(parent)
+    assert ann.converge().news is None
+    ann.store.objects[parent] = lost
+    news = ann.converge().news
+    assert news is not None
+    assert news.appeared == ("a.md",)
+
+
 def test_settling_waits_for_claude_and_is_written_then(apart: Pair) -> None:
     ann, bob = apart
     pid = ann.processes.begin(ann.root)
