@@ -19,10 +19,11 @@ from convergenced.machine import health
 from convergenced.machine.locations import Locations
 from convergenced.machine.settings import Settings
 from convergenced.model import Finding, LocalPath, Oid, ProjectId, Refusal
-from convergenced.ports import Peer
+from convergenced.ports import Peer, Store
 from convergenced.store.branch import PROJECTS
 from convergenced.store.git import GitStore
-from convergenced.store.heal import heal
+from convergenced.store.heal import heal, heal_peer
+from convergenced.store.transport_path import PathPeer
 from convergenced.store.verify import Flaw, verify
 from convergenced.sync.audit import audit, audit_peer
 from convergenced.sync.forecast import forecast
@@ -180,6 +181,7 @@ class Doctor:
                         for one in audit_peer(self._parts.store, name, listing, projects):
                             again = asked.in_use and one.state != "ok"
                             yield replace(one, repair=partial(_exchange_again, name)) if again else one
+                        yield from _about_objects_at(name, open_peer, self._parts.store)
         if not asked.peers:
             fix = "convergencectl peer add hub URL"
             yield Finding("peers", "ok", "there is no peer yet", fix=fix)
@@ -278,6 +280,35 @@ def _list(open_peer: Callable[[], Peer]) -> dict[str, Oid]:
 def _exchange_again(name: str) -> str:
     """After every repair the daemon exchanges with all peers."""
     return f"exchanged with {name} again"
+
+
+def _about_objects_at(name: str, open_peer: Callable[[], Peer], store: Store) -> Iterator[Finding]:
+    """What is damaged at a peer on this machine. One that is elsewhere says so itself when it is asked."""
+    flaws = _flaws_at(open_peer)
+    repair = partial(_heal_peer, name, open_peer, store)
+    for flaw in flaws[:MAX_NAMED]:
+        yield Finding("peers", "problem", f"{name}: {flaw.text}", fix=_FIX, repair=repair)
+    if (more := len(flaws) - MAX_NAMED) > 0:
+        yield Finding("peers", "problem", f"{name}: {more} more flaws", fix=_FIX, repair=repair)
+
+
+def _flaws_at(open_peer: Callable[[], Peer]) -> list[Flaw]:
+    with contextlib.closing(open_peer()) as peer:
+        if not isinstance(peer, PathPeer):
+            return []
+        there = GitStore(peer.repository)
+        return [
+            flaw for flaw in verify(there, list(there.refs(PROJECTS))) if flaw.kind not in ("ref", "lock")
+        ]
+
+
+def _heal_peer(name: str, open_peer: Callable[[], Peer], store: Store) -> str:
+    flaws = _flaws_at(open_peer)
+    with contextlib.closing(open_peer()) as peer:
+        if not isinstance(peer, PathPeer) or not isinstance(store, GitStore):
+            return ""
+        words = str(heal_peer(peer, store, flaws))
+    return f"{name}: {words}" if words else ""
 
 
 def _about_store(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) -> Iterator[Finding]:

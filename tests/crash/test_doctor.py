@@ -251,7 +251,7 @@ REPAIRABLE: dict[str, tuple[Callable[[Machine], object], Faults]] = {
     "a flipped bit": (flip_a_bit, DAMAGED),
     "a truncated object": (lambda one: put(loose(one), loose(one).read_bytes()[:20]), DAMAGED),
     "a missing object": (lambda one: loose(one).unlink(), DAMAGED),
-    "an object that no peer has any more": (lose_an_object_everywhere, DAMAGED),
+    "an object that no peer has any more": (lose_an_object_everywhere, DAMAGED | {("peers", "problem")}),
     "a torn pack": (tear_a_pack, DAMAGED),
     "a store that others can read": (lambda one: one.store.chmod(0o755), {("permissions", "problem")}),
     "a state that others can read": (

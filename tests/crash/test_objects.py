@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.pairs import DEEP, OURS, REMOTE, Files, Pair, once, session
+from tests.crash.pairs import DEEP, NEW_THERE, OURS, REMOTE, Files, Pair, once, session
 from tests.e2e.machines import Machine, git, make_hub, record
 
 TIP = "refs/heads/project/proj"
@@ -127,6 +127,27 @@ def pack_all(repository: Path) -> Path:
 @pytest.mark.parametrize("name", PACK_FAULTS if DEEP else ["truncated", "without pack"])
 def test_a_torn_pack_is_made_up_for_by_the_hub(pair: Pair, undisturbed: Files, name: str) -> None:
     PACK_FAULTS[name](pack_all(pair.desktop.store))
+    pair.settle()
+    pair.check_equal(undisturbed)
+
+
+# -- damaged at the hub
+
+
+def test_a_damaged_hub_is_told_of_and_given_its_objects_again(pair: Pair, undisturbed: Files) -> None:
+    """What only the laptop has besides the hub: the desktop can do nothing but say so and wait."""
+    truncated(loose(pair.hub, f"{TIP}:segments/{NEW_THERE}/0000/00"))
+    flipped(loose(pair.hub, f"{TIP}~1"))
+    tip, before = pair.desktop.tip(), git("-C", pair.hub, "rev-parse", TIP)
+    done = pair.desktop.run_daemon("--once")
+    assert done.returncode == 6
+    assert "is damaged" in done.stderr
+    assert git("-C", pair.hub, "rev-parse", TIP) == before
+    assert git("-C", pair.desktop.store, "merge-base", tip, TIP).strip() == tip
+    found = pair.laptop.ctl("doctor", "--deep")
+    assert "hub: blob" in found.stdout
+    pair.laptop.ctl("doctor", "--deep", "--fix")
+    assert is_whole(pair.hub)
     pair.settle()
     pair.check_equal(undisturbed)
 
