@@ -13,7 +13,7 @@ from convergenced.sync.conflicts import ConflictedFile, Settled, Take, find_conf
 from convergenced.sync.divergences import Divergence, find_divergences
 from convergenced.sync.news import FRESH
 from tests.unit.sync.engines import INTERVAL, S
-from tests.unit.sync.world import APP, FakeMachine, World
+from tests.unit.sync.world import APP, FakeMachine, World, project_at
 
 TEXT = "# Facts\n\none\ntwo\nthree\n"
 Pair = tuple[FakeMachine, FakeMachine]
@@ -382,10 +382,12 @@ def test_two_folders_of_a_project_tell_once(world: World, ann: FakeMachine) -> N
 def test_a_damaged_past_holds_nothing_up_and_is_told_of_once_it_is_healed(apart: Pair) -> None:
     ann, tip = apart[0], apart[0].tip()
     assert tip is not None
-    (parent, *_) = ann.store.read_commit(tip).parents
-    lost = ann.store.objects.pop(parent)
+    former = ann.store.read_commit(tip).parents[0]
+    note = project_at(ann.store, former).memory["a.md"]
+    lost = ann.store.objects.pop(note)
+    ann.state.note_told(APP, former)
     assert ann.converge().news is None
-    ann.store.objects[parent] = lost
+    ann.store.objects[note] = lost
     news = ann.converge().news
     assert news is not None
     assert news.appeared == ("a.md",)
