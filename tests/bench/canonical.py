@@ -66,7 +66,7 @@ def measure(scale: float = 1.0) -> Iterator[Row]:
         10,
         "least",
     )
-    sizes = [size for share in (0.03, 0.1, 0.3, 1.0) if (size := int(len(data) * share))]
+    sizes = [size for part in (0.03, 0.1, 0.3, 1.0) if (size := int(len(data) * part))]
     peaks = [_peak(here, data[:size]) for size in sizes]
     yield Row(
         "canonical form",

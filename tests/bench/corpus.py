@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.model import Anchors
@@ -19,6 +20,9 @@ ANCHOR_SHARE = 0.0082
 
 SMALLEST, LARGEST = 300, 30_000
 """Bytes of text in a record."""
+
+POOL = 4_000_000
+"""Bytes of different text that a `Scribe` draws from: far more than any compressor's window."""
 
 WORDS = """
 the a of and to in is it that for as with on be this are was not by from at or an if else return value error
@@ -66,9 +70,6 @@ class Author:
 
     def record(self, size: int | None = None) -> bytes:
         """One record with its LF, of about `size` bytes of text, else of a size as real ones have."""
-        chance = self._random
-        if size is None:
-            size = int(min(LARGEST, max(SMALLEST, chance.lognormvariate(7.2, 1.1))))
         self._number += 1
         fields = {
             "parentUuid": self._id(),
@@ -79,7 +80,10 @@ class Author:
             "version": "2.1.0",
             "gitBranch": "main",
             "type": "assistant" if self._number % 2 else "user",
-            "message": {"role": "user", "content": [{"type": "text", "text": self._text(size)}]},
+            "message": {
+                "role": "user",
+                "content": [{"type": "text", "text": self._text(size or self._size())}],
+            },
             "uuid": self._id(),
             "timestamp": f"2026-01-{1 + self._number // 86_400 % 28:02d}T{self._number // 3_600 % 24:02d}:"
             f"{self._number // 60 % 60:02d}:{self._number % 60:02d}.000Z",
@@ -96,6 +100,9 @@ class Author:
     def transcript(self, size: int) -> bytes:
         """A transcript of at least `size` bytes."""
         return b"".join(self.records(size))
+
+    def _size(self) -> int:
+        return int(min(LARGEST, max(SMALLEST, self._random.lognormvariate(7.2, 1.1))))
 
     def _id(self) -> str:
         return str(self._random.getrandbits(128))
@@ -122,3 +129,29 @@ class Author:
                 f"{place.home}/.claude/projects/{place.encoded}/memory/note.md",
             )
         )
+
+
+class Scribe(Author):
+    """An author for gigabytes: says again, cut elsewhere, what an author at that place said."""
+
+    def _text(self, size: int) -> str:
+        said = _said(self._place)
+        start = self._random.randrange(len(said) - size)
+        return said[start : start + size]
+
+
+@cache
+def _said(place: Place) -> str:
+    said = _pool()
+    for theirs, ours in (
+        (DESKTOP.encoded, place.encoded),
+        (DESKTOP.root, place.root),
+        (DESKTOP.home, place.home),
+    ):
+        said = said.replace(theirs, ours)
+    return said
+
+
+@cache
+def _pool() -> str:
+    return Author(DESKTOP, "what is said")._text(POOL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log
+from math import ceil, log
 from statistics import median
 from typing import Literal
 
@@ -33,15 +33,31 @@ class Row:
         return self.value >= self.target if self.bound == "least" else self.value <= self.target
 
 
+def share(amount: float, scale: float, least: float = 1) -> int:
+    """An amount made smaller, but not too small to measure with."""
+    return int(max(least, amount * scale))
+
+
+def percentile(values: Sequence[float], rank: float) -> float:
+    """The value that `rank` (0 to 1) of all do not exceed."""
+    return sorted(values)[max(0, ceil(len(values) * rank) - 1)]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The seconds that something takes, once."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def side_by_side(*works: Callable[[], object], turns: int = TURNS) -> list[float]:
     """The median seconds of each, run in turns after one turn that does not count."""
     times: list[list[float]] = [[] for _ in works]
     for turn in range(turns + 1):
         for spent, work in zip(times, works, strict=True):
-            started = time.perf_counter()
-            work()
+            seconds = timed(work)
             if turn:
-                spent.append(time.perf_counter() - started)
+                spent.append(seconds)
     return [median(spent) for spent in times]
 
 
