@@ -212,20 +212,9 @@ def deep(forge: Forge) -> str:
     return forge.memory(("40000", "d", tree))
 
 
-def flood(forge: Forge) -> str:
-    """One entry more than are looked at."""
-    note = forge.blob(b"one of many\n")
-    return forge.memory(*(("100644", f"n{number:06}.md", note) for number in range(200_001)))
-
-
 def links(forge: Forge) -> str:
     target = forge.blob(b"/etc/passwd")
     return forge.memory(("120000", "link.md", target), ("160000", "sub", ABSENT))
-
-
-def huge(forge: Forge) -> str:
-    """65 MiB that take 65 kB on the way."""
-    return forge.memory(("100644", "huge.md", forge.blob(bytes(65 << 20))))
 
 
 def roster_no_json(forge: Forge) -> str:
@@ -256,8 +245,6 @@ MENDED: tuple[Callable[[Forge], str], ...] = (
     policy_no_json,
     policy_of_wrong_types,
     roster_huge,
-    huge,
-    flood,
 )
 SELECTED_MENDED = (deep, links, roster_of_wrong_types, policy_no_json)
 
@@ -278,7 +265,7 @@ def test_what_git_takes_is_taken_without_what_could_do_harm(
     git("-C", cluster.hub, "merge-base", "--is-ancestor", commit, BRANCH)
     for machine in cluster.machines:
         new = machine.files().keys() - before[machine.name].keys()
-        assert all(name.endswith(".jsonl") for name in new if make is not flood), new
+        assert all(name.endswith(".jsonl") for name in new), new
 
 
 def test_a_newer_schema_is_told_of_and_not_followed_and_the_other_project_goes_on(
