@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from convergenced.errors import ConvergenceError, RefMovedError, StoreError
 from convergenced.merge.roster import Policy
+from convergenced.merge.reading import forget_folders
 from convergenced.model import Oid, ProjectId
 from convergenced.ports import Peer
 from convergenced.store import damage
@@ -185,6 +186,7 @@ def heal_project(
     outcome.flaws = len(flaws)
     if not flaws:
         return outcome
+    forget_folders(store)
     write_readme(store)
     outcome.left = _heal(store, flaws, peers, outcome)
     if outcome.left:
