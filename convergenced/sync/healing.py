@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from convergenced.errors import ConvergenceError, RefMovedError, StoreError
-from convergenced.merge.roster import Policy
 from convergenced.merge.reading import forget_folders
+from convergenced.merge.roster import Policy
 from convergenced.model import Oid, ProjectId
 from convergenced.ports import Peer
 from convergenced.store import damage
