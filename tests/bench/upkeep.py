@@ -28,7 +28,8 @@ from tests.fakes.watcher import ManualWatcher
 
 COMMITS = 500
 TRANSCRIPT = 1e6
-LARGE_STORE = 1e9
+LARGE_STORES = (30e6, 100e6, 300e6)
+BUSY_STORE = 50e6
 SESSION = 5e6
 HISTORIES = (10, 100, 1_000, 10_000)
 DAY = 28_800
@@ -45,6 +46,7 @@ def measure(scale: float = 1.0) -> Iterator[Row]:
     """The rows; `scale` makes the data smaller."""
     yield from against_repack(scale)
     yield from on_a_large_store(scale)
+    yield from beside_commits(scale)
     yield from day_of_work(scale)
     yield from over_history(scale)
 
@@ -70,20 +72,20 @@ def against_repack(scale: float) -> Iterator[Row]:
 
 
 def on_a_large_store(scale: float) -> Iterator[Row]:
-    """What upkeep takes, and how long a commit has to wait while it runs."""
-    size = share(LARGE_STORE, scale, 2e6)
+    """The memory that upkeep takes, over the size of what it has to pack."""
+    sizes = [share(size, scale, 2e6 * 2**number) for number, size in enumerate(LARGE_STORES)]
+    bases, peaks, seconds = zip(*map(_memory_of_upkeep, sizes), strict=True)
+    note = f"{(bases[-1] + peaks[-1]) / 1e6:.0f} MB with the interpreter, {seconds[-1]:.0f} s"
+    yield Row(GROUP, "memory that upkeep of a large store takes", peaks[-1] / 1e6, "MB", 100, note=note)
+    note = ", ".join(f"{peak / 1e6:.1f}" for peak in peaks) + f" MB up to {sizes[-1] / 1e6:.0f} MB"
+    yield Row(GROUP, "memory over the size of the store", exponent(sizes, peaks), "exponent", note=note)
+
+
+def beside_commits(scale: float) -> Iterator[Row]:
+    """How long a commit has to wait while upkeep runs in the same process."""
     with desk() as one:
-        with in_haste():
-            one.fill(0, TRANSCRIPT * min(1, scale))
-            for number in range(1, 1 + int(size / SESSION)):
-                one.fill(number, SESSION)
-            one.converge()
-        copy = shutil.copytree(one.store, one.top / "copy.git")
-        base, peak, seconds = _memory_of_upkeep(copy)
-        shutil.rmtree(copy)
-        note = f"{(base + peak) / 1e6:.0f} MB with the interpreter, {seconds:.0f} s, {size / 1e6:.0f} MB in"
-        yield Row(GROUP, "memory that upkeep of a 1 GB store takes", peak / 1e6, "MB", 100, note=note)
-        with_it, turns = list[float](), iter(range(1, 1_000_000))
+        _fill(one, share(BUSY_STORE, scale, 2e6))
+        with_it, turns = list[float](), iter(range(1_000_000))
 
         def commit() -> float:
             one.append(0, next(turns))
@@ -241,13 +243,22 @@ print(base, peak() - base, time.monotonic() - started)
 """
 
 
-def _memory_of_upkeep(store: Path) -> tuple[int, int, float]:
+def _memory_of_upkeep(size: int) -> tuple[int, int, float]:
     """Bytes that a process takes before upkeep and on top of that for it, and its seconds."""
-    words = [sys.executable, "-c", _UPKEEP, str(store)]
-    base, peak, seconds = subprocess.run(
-        words, check=True, capture_output=True, text=True, cwd=HERE
-    ).stdout.split()
+    with desk(lasting=False) as one:
+        _fill(one, size)
+        words = [sys.executable, "-c", _UPKEEP, one.store]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=HERE)
+    base, peak, seconds = done.stdout.split()
     return int(base), int(peak), float(seconds)
+
+
+def _fill(one: Desk, size: int) -> None:
+    """Has so many bytes of sessions in the store, each object for itself."""
+    with in_haste():
+        for number in range(max(1, int(size / SESSION))):
+            one.fill(number, min(size, SESSION))
+        one.converge()
 
 
 def _objects(store: Path) -> int:
