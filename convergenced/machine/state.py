@@ -300,6 +300,7 @@ class State:
             rows = self._db.execute(
                 "SELECT kind, project, text, at FROM notice WHERE typeof(project) = 'text'"
                 " AND typeof(kind) = 'text' AND typeof(text) = 'text' AND typeof(at) = 'real'"
+                " AND at BETWEEN 0 AND 253402300799"
                 " ORDER BY at, text"
             ).fetchall()
         return [Notice(kind, ProjectId(project), text, at) for kind, project, text, at in rows]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from convergenced.control.status import iso
 from convergenced.errors import ConfigError, ConvergenceError
 from convergenced.machine.activity import read_activity
 from convergenced.machine.checkouts import GitCheckouts
@@ -26,7 +27,7 @@ from convergenced.machine.settings import (
     set_value,
     unset_value,
 )
-from convergenced.machine.state import FileNote, ReplicaNote, State
+from convergenced.machine.state import FileNote, Notice, ReplicaNote, State
 from convergenced.model import LocalPath, Oid, ProjectId, Snapshot
 from tests.fuzz.mutation import mutate
 from tests.repositories import run_git
@@ -209,7 +210,8 @@ CELLS = st.one_of(
 COLUMNS = [
     *(("file", name) for name in ("path", "device", "size", "mtime_ns", "consumed", "window", "oid")),
     *(("replica", name) for name in ("folder", "project", "root", "by_hand")),
-    *(("pause", "project"), ("pause", "until"), ("stranger", "tip")),
+    *(("pause", "project"), ("pause", "until"), ("stranger", "tip"), ("told", "tip")),
+    *(("notice", name) for name in ("project", "kind", "text", "at")),
 ]
 
 
@@ -224,6 +226,8 @@ def test_rows_of_any_content_in_the_state(
     state.note_replica(ReplicaNote("f", ProjectId("p"), LocalPath("/p"), by_hand=True))
     state.pause("p", 1.0)
     state.note_stranger("hub", "p", "1" * 40)
+    state.note_told("p", Oid("1" * 40))
+    state.note_notice(Notice("fork", ProjectId("p"), "text", 5.0), 1.0)
     state.close()
     with sqlite3.connect(path) as database:
         for (table, column), value, as_text in changes:
@@ -245,6 +249,10 @@ def test_rows_of_any_content_in_the_state(
     )
     assert all(until is None or isinstance(until, float) for until in state.pauses().values())
     assert isinstance(state.stranger("hub", "p"), str | None)
+    assert isinstance(state.told("p"), str | None)
+    for notice in state.notices():
+        assert all(isinstance(value, str) for value in (notice.kind, notice.project, notice.text))
+        assert iso(notice.at) is not None
     state.close()
     Path(path).unlink()
 
