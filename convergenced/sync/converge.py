@@ -55,7 +55,13 @@ def converge(parts: Parts, replica: Replica, *, whole_machine: bool, since: Glan
     if ingested.halted is None and not ingested.gone:
         refused = [refusal.where for refusal in ingested.refusals]
         localized = localize(
-            parts, replica, policy, whole_machine=whole_machine, set_aside=refused, scan=ingested.scan
+            parts,
+            replica,
+            policy,
+            whole_machine=whole_machine,
+            set_aside=refused,
+            scan=ingested.scan,
+            is_whole=ingested.looked_at is None,
         )
     tip = tip_of(parts.store, replica.project)
     if tip is None:

@@ -148,7 +148,8 @@ class _Ingest:
         head = ref_of(self._store, replica_ref(replica))
         tip = tip_of(self._store, replica.project)
         is_noted = self._is_noted_at(head)
-        scan = self._look(since if is_noted else None)
+        # What arrived is written only where all was looked at: the folder may not be what it was.
+        scan = self._look(since if is_noted and head == tip else None)
         self._noted = frozenset(self._notes)
         if not is_noted:
             self._stale, self._notes = self._noted, {}

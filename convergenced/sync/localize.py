@@ -84,16 +84,17 @@ def localize(
     whole_machine: bool = False,
     set_aside: Collection[str] = (),
     scan: Scan | None = None,
+    is_whole: bool = True,
 ) -> LocalizeReport:
     """Brings the replica's folder to the tip of its project's branch, as far as nothing holds it.
 
     Expects that `ingest` just ran for the replica; `set_aside` are the paths it refused, which are not
-    touched; `scan` is what it found. `whole_machine` waits for any Claude Code on the machine rather than
-    for those in the project.
+    touched; `scan` is what it found, and without `is_whole` nothing is written by it. `whole_machine` waits
+    for any Claude Code on the machine rather than for those in the project.
     """
     if scan is None:
         scan = scan_folder(parts.files, replica.context_dir(parts.machine)) or Scan()
-    return _Localize(parts, replica, policy, whole_machine, set_aside).run(scan)
+    return _Localize(parts, replica, policy, whole_machine, set_aside).run(scan, is_whole)
 
 
 def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProcess | None:
@@ -127,7 +128,7 @@ class _Localize:
         stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime(STAMP)
         self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
 
-    def run(self, scan: Scan) -> LocalizeReport:
+    def run(self, scan: Scan, is_whole: bool) -> LocalizeReport:
         report = self._report
         tip = tip_of(self._store, self._replica.project)
         if tip is None:
@@ -143,6 +144,9 @@ class _Localize:
             return report
         head_tree, _ = project_at(self._store, head)
         groups = self._plan(tree, head_tree, scan)
+        if groups and not is_whole:
+            report.retry = True
+            return report
         if groups:
             holder = holder_of(self._parts, self._replica, self._whole_machine)
             if holder is not None:

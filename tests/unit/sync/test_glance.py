@@ -139,7 +139,7 @@ def test_notes_of_another_history_have_everything_looked_at(ann: FakeMachine) ->
     assert listed != []
 
 
-def test_what_arrives_is_written_by_what_was_seen_before(world: World, ann: FakeMachine) -> None:
+def test_what_arrives_is_written_where_everything_was_looked_at(world: World, ann: FakeMachine) -> None:
     bob = world.machine("bob")
     ann.sync()
     bob.sync()
@@ -150,21 +150,45 @@ def test_what_arrives_is_written_by_what_was_seen_before(world: World, ann: Fake
     result, listed = look_again(ann, first)
     assert result.localize is not None
     assert result.localize.written == [f"{S}.jsonl"]
-    assert listed == []
+    assert listed != []
     assert ann.texts(S)[-1] == "from bob"
 
 
-def test_a_file_that_appeared_unnoticed_is_not_written_over(world: World, ann: FakeMachine) -> None:
+def test_what_arrives_while_it_is_looked_waits_for_a_whole_look(world: World, ann: FakeMachine) -> None:
     bob = world.machine("bob")
     ann.sync()
     bob.sync()
     bob.say(sid(MANY), "from bob")
     bob.sync()
     first = whole(ann)
-    ann.exchange()
-    ann.say(sid(MANY), "from ann, unnoticed")
-    result, _ = look_again(ann, first)
+    ann.say(S, "more")
+
+    def fetch(what: str, _path: LocalPath) -> None:
+        if what == "read" and ann.tip() == ann.head():
+            ann.exchange()
+
+    ann.files.before = fetch
+    assert first.ingest.scan is not None
+    result = converge(
+        ann.parts, ann.app, whole_machine=False, since=Glance(first.ingest.scan, frozenset([f"{S}.jsonl"]))
+    )
     assert result.localize is not None
-    assert result.localize.retry
-    assert ann.texts(sid(MANY)) == ["from ann, unnoticed"]
-    assert ann.files.list(LocalPath(ann.context())) is not None
+    assert (result.localize.retry, result.localize.written) == (True, [])
+    assert not result.is_clean
+
+
+def test_a_folder_that_vanished_unnoticed_is_not_made_again_for_what_arrives(
+    world: World, ann: FakeMachine
+) -> None:
+    """Found by seed 3809: then all its sessions counted as removed."""
+    bob = world.machine("bob")
+    ann.sync()
+    bob.sync()
+    bob.files.write(f"{bob.context()}/{S}/tool-results/new.txt", b"from bob")
+    bob.sync()
+    first = whole(ann)
+    ann.exchange()
+    ann.files.move(ann.context(), "/elsewhere")
+    result, _ = look_again(ann, first)
+    assert result.ingest.halted is not None
+    assert ann.files.list(LocalPath(ann.context())) is None
