@@ -26,6 +26,9 @@ from convergenced.sync.tips import ref_of, tip_of
 
 log = logging.getLogger(__name__)
 
+MAX_TOLD = 20
+"""Entries of a peer's tree that were left out of one merge and are told of in the log, at most."""
+
 
 class Rounds:
     """Starts rounds and takes up their results."""
@@ -166,8 +169,10 @@ class Rounds:
         desk = self._desk
         if report.pushed:
             desk.note("push", None, f"pushed {', '.join(report.pushed)} to {name}")
-        for project in report.merges:
+        for project, outcome in report.merges.items():
             desk.note("fetch", project, f"fetched from {name}")
+            for refusal in outcome.refusals[:MAX_TOLD]:
+                desk.note("quarantine", project, f"{name}: {refusal.where} {refusal.reason}")
         for project, reason in report.rejected.items():
             if former is None or former.rejected.get(project) != reason:
                 desk.note("rejected", project, f"{name} did not take it: {reason}")
