@@ -222,7 +222,7 @@ def roster_no_json(forge: Forge) -> str:
 
 
 def roster_of_wrong_types(forge: Forge) -> str:
-    return forge.with_document("roster.json", b'[1, {"machine_id": 7}, null]')
+    return forge.with_document("roster.json", b"7")
 
 
 def policy_no_json(forge: Forge) -> str:
