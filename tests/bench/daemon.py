@@ -14,7 +14,7 @@ from uuid import NAMESPACE_OID, uuid5
 from convergenced.model import ProjectId
 from convergenced.store.branch import project_ref
 from tests.bench.corpus import Place, Scribe
-from tests.bench.daemons import MeasuredMachine, await_soon
+from tests.bench.daemons import PAUSE, MeasuredMachine, await_soon
 from tests.bench.desk import APPEND, folder
 from tests.bench.measure import Row, exponent, percentile, share, timed
 from tests.bench.resources import cpu_seconds, io, memory, switches
@@ -33,6 +33,8 @@ LEAST_SECONDS = 35.0
 QUICK = 0.01
 """Below this scale nothing is measured in earnest, and nobody is to wait."""
 WRITES_A_SECOND = 5
+QUIET = 10.0
+"""Seconds without a write to the disk after which a daemon is taken to be idle."""
 REST = 0.1
 """Seconds between two writes that are followed to the other machine."""
 GLANCE = 0.001
@@ -52,16 +54,18 @@ def from_write_to_file(scale: float, transcripts: tuple[float, ...] = TRANSCRIPT
     """Two daemons and a bare hub: both are told at once; growing transcripts."""
     sizes = [share(size, scale, 1e5 * 4**number) for number, size in enumerate(transcripts)]
     turns = TURNS if scale >= QUICK else 2
-    tails, middles, notes = [], [], []
+    tails, middles, work, notes = [], [], [], []
     for size in sizes:
         seconds, cpu = _write_to_file(size, turns)
         tails.append(percentile(seconds, 0.95) * 1e3)
         middles.append(median(seconds) * 1e3)
+        work.append(cpu)
         notes.append(f"{size / 1e6:.1f} MB: {middles[-1]:.0f} ms, CPU {cpu * 1e3:.0f} ms")
     note = "; ".join(notes) + " (medians)"
     yield Row(GROUP, "write on A to file on B, told at once, p95", max(tails), "ms", 50, note=note)
     if len(sizes) > 1:
         yield Row(GROUP, "the same, median over transcript size", exponent(sizes, middles), "exponent", 0.1)
+        yield Row(GROUP, "the same, CPU of both over transcript size", exponent(sizes, work), "exponent", 0.1)
 
 
 def restart(scale: float) -> Iterator[Row]:
@@ -96,7 +100,7 @@ def standing_by(scale: float) -> Iterator[Row]:
                 _write(machine.place(), 0, 1e6 * min(1, scale))
                 machine.launch()
                 machine.sync()
-            time.sleep(min(seconds, 5.0))  # what follows from the first pass
+            _settle(idle, min(seconds, QUIET))
             _append_for(busy, min(seconds, 5.0), 0)
             still, work = _Watched(idle), _Watched(busy)
             writes = _append_for(busy, seconds, 1)
@@ -182,6 +186,15 @@ def _travel(record: bytes, one: MeasuredMachine, other: MeasuredMachine, hub: Pa
     await_soon(lambda: tip.read_text() != commit, "the commit in the hub", GLANCE)
     other.call("sync")
     await_soon(lambda: there.stat().st_size > size, "the append on the other machine", GLANCE)
+
+
+def _settle(machine: MeasuredMachine, seconds: float) -> None:
+    """Waits until nothing was written for so long: what follows from the first pass is done."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < seconds:
+        if (now := io(machine.pid, "write_bytes")) != before:
+            before, since = now, time.monotonic()
+        time.sleep(PAUSE)
 
 
 def _restarted(machine: MeasuredMachine) -> float:
