@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import ConvergenceError, FileChangedError, MissingObjectError, RefusedInputError
 from convergenced.machine.state import FileNote
 from convergenced.merge import layout
-from convergenced.merge.documents import Json
 from convergenced.merge.layout import (
     ProjectTree,
     SessionTree,
@@ -26,20 +24,13 @@ from convergenced.merge.layout import (
     write_project,
 )
 from convergenced.merge.roster import (
-    MachineCard,
-    Participant,
     Policy,
-    format_machine,
-    format_policy,
-    format_roster,
-    parse_machine,
-    parse_roster,
 )
 from convergenced.merge.session import write_flat
 from convergenced.merge.sessions import Sessions
 from convergenced.model import EMPTY_TREE, Commit, Content, Kind, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import MergeOutcome, project_at
-from convergenced.sync.identity import FOLDERS, folders_of
+from convergenced.sync.papers import with_papers
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import (
     MAX_FILE_BYTES,
@@ -140,6 +131,8 @@ class _Ingest:
         self._fresh: dict[str, FileNote] = {}
         self._report = IngestReport()
         self._changes = _Changes()
+        self._words = ""
+        """What this machine says of itself."""
         self._is_behind = False
         """Whether the branch has all that this folder ever committed, and more."""
 
@@ -196,6 +189,13 @@ class _Ingest:
     def _is_looked_at(self, path: str) -> bool:
         return self._only is None or path in self._only
 
+    def _with_papers(self, tree: ProjectTree, tip_tree: ProjectTree, tip: Oid | None) -> ProjectTree:
+        said = None if self._stale else self._parts.state.said(self._replica.folder)
+        papers = with_papers(self._parts, self._replica, self._policy, tree, tip_tree, tip, said)
+        self._report.refusals.extend(papers.refusals)
+        self._words = papers.words
+        return papers.tree
+
     def _why_not_there(self) -> str:
         """What stands where the context folder should be, in words that follow its path."""
         beside = self._parts.files.list(self._parts.machine.projects_dir) or ()
@@ -248,7 +248,8 @@ class _Ingest:
         state, folder = self._parts.state, self._replica.folder
         gone = {path for path in self._noted if not scan.holds(path)} | self._stale
         is_new_head = head is not None and state.head(folder) != head
-        if not self._fresh and not gone and not is_new_head:
+        is_said = state.said(folder) == self._words
+        if not self._fresh and not gone and not is_new_head and is_said:
             return
         with state.together():
             for path in gone:
@@ -257,6 +258,8 @@ class _Ingest:
                 state.note_file(folder, path, note)
             if head is not None and is_new_head:
                 state.note_head(folder, head)
+            if not is_said:
+                state.note_said(folder, self._words)
         steps.reached("ingest.noted")
 
     def _leads_to(self, early: Oid | None, late: Oid | None) -> bool:
@@ -431,56 +434,6 @@ class _Ingest:
                 "run `convergencectl doctor` and report this",
             )
         return self._store.write_blob(canonical)
-
-    # -- what a machine says of itself
-
-    def _with_papers(self, tree: ProjectTree, tip_tree: ProjectTree, tip: Oid | None) -> ProjectTree:
-        """Adds roster entry, machine card and policy, where they do not say so already.
-
-        The first card is written even for a folder that is not the primary one: without any card,
-        others could not tell what code the project is about.
-        """
-        machine, replica, store = self._parts.machine, self._replica, self._store
-        name = f"{machine.id}.json"
-        old_card = parse_machine(store.read_blob(tree.machines[name])) if name in tree.machines else None
-        machines = dict(tree.machines)
-        policy = tree.policy
-        if policy is None:
-            policy = store.write_blob(format_policy(self._policy))
-        roster, tip_roster = (
-            parse_roster(store.read_blob(one.roster) if one.roster is not None else b"{}")
-            for one in (tree, tip_tree)
-        )
-        entry = roster.participants.get(machine.id, tip_roster.participants.get(machine.id))
-        roster_oid = tree.roster
-        known = folders_of(old_card) if old_card is not None else frozenset()
-        if replica.folder not in known and old_card is not None and not replica.primary:
-            machines[name] = store.write_blob(format_machine(_listing(old_card, known | {replica.folder})))
-        if replica.primary or (old_card is None and name not in tip_tree.machines):
-            card = _listing(
-                MachineCard(
-                    machine_id=machine.id,
-                    name=machine.name,
-                    git_url=replica.git_url,
-                    first_commit=replica.first_commit,
-                    version=machine.version,
-                    os=machine.os,
-                ),
-                known | {replica.folder},
-            )
-            if old_card is None or replace(card, version=old_card.version) != old_card:
-                machines[name] = store.write_blob(format_machine(card))
-        if replica.primary:
-            now = datetime.fromtimestamp(self._parts.clock.now(), UTC).isoformat(timespec="seconds")
-            here = Participant(machine.id, machine.os, machine.home, replica.root, replica.folder, now, tip)
-            if entry is None or not here.same_paths(entry):
-                entry = here
-                roster_oid = store.write_blob(format_roster(roster.with_participant(entry)))
-        return replace(tree, machines=machines, policy=policy, roster=roster_oid)
-
-
-def _listing(card: MachineCard, folders: frozenset[str]) -> MachineCard:
-    return replace(card, other={**card.other, FOLDERS: list[Json](sorted(folders))})
 
 
 class _setting_aside:  # noqa: N801 - reads as a sentence where it is used
