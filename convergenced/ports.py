@@ -60,7 +60,7 @@ class History(Protocol):
         ...
 
     def refs(self, prefix: str) -> dict[str, Oid]:
-        """All refs whose full name starts with `prefix`, such as `refs/heads/project/`."""
+        """All refs below a `prefix` such as `refs/heads/project/`; one without `/` at its end names a ref."""
         ...
 
     def swap(self, ref: str, old: Oid | None, new: Oid | None) -> None:

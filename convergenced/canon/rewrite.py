@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from convergenced.canon.anchors import Layer, layers
 from convergenced.canon.exact import Exact
@@ -28,11 +28,14 @@ PIECE = 1 << 10
 
 
 class Rewriter:
-    """Rewrites for one participant. Safe to share between threads; cheap enough to build again."""
+    """Rewrites for one participant. Safe to share between threads; compiled when first needed."""
 
     def __init__(self, anchors: Anchors) -> None:
         self.anchors = anchors
-        self._forms = _forms(anchors)
+
+    @cached_property
+    def _forms(self) -> _Forms:
+        return _forms(self.anchors)
 
     def canonicalize(self, data: bytes, content: Content) -> bytes:
         """The canonical form of a whole file or of whole records."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pygit2
 from pygit2.enums import ObjectType
@@ -96,12 +96,11 @@ class GitStore:
         return parse_commit(self._read("commit", oid))
 
     def refs(self, prefix: str) -> dict[str, Oid]:
-        """All refs whose full name starts with `prefix`."""
+        """All refs below a prefix, or the one of that name: the others are not looked at then."""
         found: dict[str, Oid] = {}
         repo = self._repo
         try:
-            for raw in repo.raw_listall_references():
-                name = raw.decode("utf-8", "surrogateescape")
+            for name in _names(repo) if prefix.endswith("/") else (prefix,):
                 if name.startswith(prefix) and (target := _target(repo, name)) is not None:
                     found[name] = target
         except _LIBGIT2_ERRORS as error:
@@ -187,6 +186,10 @@ class GitStore:
 
 
 _RESTART = "run `convergencectl doctor --deep`"
+
+
+def _names(repo: pygit2.Repository) -> Iterator[str]:
+    return (name.decode("utf-8", "surrogateescape") for name in repo.raw_listall_references())
 
 
 def _target(repo: pygit2.Repository, ref: str) -> Oid | None:

@@ -124,6 +124,14 @@ class TestHistory:
             "refs/peers/hub/project/x",
             "refs/peers/hub/project/y",
         ]
+        assert store.refs("refs/peers/hub") == store.refs("refs/peers/hub/project") == {}
+
+    def test_the_name_of_a_ref_gives_that_one_alone(self, store: Store) -> None:
+        one = commit(store, "one")
+        for ref in (REF, f"{REF}-2"):
+            store.swap(ref, None, one)
+        assert store.refs(REF) == {REF: one}
+        assert store.refs(f"{REF}-3") == {}
 
     @pytest.mark.parametrize("expected", ["nothing", "another"])
     def test_a_swap_that_expects_something_else_is_lost(self, store: Store, expected: str) -> None:

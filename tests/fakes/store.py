@@ -65,6 +65,8 @@ class MemoryStore:
         return _commit(self._read("commit", oid))
 
     def refs(self, prefix: str) -> dict[str, Oid]:
+        if not prefix.endswith("/"):
+            return {prefix: self.ref_targets[prefix]} if prefix in self.ref_targets else {}
         return {name: oid for name, oid in sorted(self.ref_targets.items()) if name.startswith(prefix)}
 
     def swap(self, ref: str, old: Oid | None, new: Oid | None) -> None:

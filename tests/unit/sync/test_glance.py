@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from convergenced.canon import rewrite
 from convergenced.model import LocalPath
 from convergenced.sync.converge import Pass, converge
 from convergenced.sync.scan import Glance
@@ -192,3 +193,10 @@ def test_a_folder_that_vanished_unnoticed_is_not_made_again_for_what_arrives(
     result, _ = look_again(ann, first)
     assert result.ingest.halted is not None
     assert ann.files.list(LocalPath(ann.context())) is None
+
+
+def test_a_pass_that_finds_nothing_new_compiles_nothing(ann: FakeMachine) -> None:
+    whole(ann)
+    rewrite._forms.cache_clear()
+    assert whole(ann).ingest.commit is None
+    assert rewrite._forms.cache_info().misses == 0
