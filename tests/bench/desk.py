@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
@@ -25,6 +25,7 @@ from convergenced.sync.converge import converge
 from convergenced.sync.exchange import exchange
 from convergenced.sync.identity import Identity
 from convergenced.sync.replica import Machine, Parts, Replica
+from convergenced.sync.scan import Glance, Scan
 from tests.bench.corpus import Place, Scribe
 from tests.fakes.processes import FakeProcesses
 
@@ -37,7 +38,7 @@ APPENDS_A_SEGMENT = 27
 MEMORY_DISK = Path("/dev/shm")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Desk:
     """One project on one machine. Everything of the machine lies below `top`."""
 
@@ -45,6 +46,10 @@ class Desk:
     parts: Parts
     replica: Replica
     place: Place
+    scan: Scan | None = None
+    """What the last pass saw, as the engine keeps it."""
+    hints: set[str] = field(default_factory=set)
+    """What a watcher would have said since."""
 
     @property
     def context(self) -> Path:
@@ -75,12 +80,21 @@ class Desk:
         record = Scribe(self.place, self.session(number), 1_000_000 + turn).record(size)
         with self.transcript(number).open("ab") as stream:
             stream.write(record)
+        self.hints.add(self.transcript(number).name)
         return record
 
     def converge(self) -> None:
-        """One pass."""
-        result = converge(self.parts, self.replica, whole_machine=False)
+        """One pass, as the engine has it done: by what the one before saw, and noted as told."""
+        since = None if self.scan is None else Glance(self.scan, frozenset(self.hints))
+        self.scan, self.hints = None, set()
+        result = converge(self.parts, self.replica, whole_machine=False, since=since)
         assert not result.refusals, result.refusals
+        if result.localize is not None:
+            self.hints.update(result.localize.written, result.localize.removed)
+        if result.is_clean:
+            self.scan = result.ingest.scan
+        if result.news is not None:
+            self.parts.state.note_told(self.replica.project, result.news.upto)
 
     def exchange(
         self, url: str, environ: Mapping[str, str] = os.environ, beside: Sequence[Desk] = ()
