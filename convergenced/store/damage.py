@@ -7,11 +7,12 @@ process that may write to it, before anything else does.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 
-from convergenced.errors import StoreError
+from convergenced.errors import RefMovedError, StoreError
 from convergenced.model import LocalPath, Oid, Refusal
 from convergenced.store.loose import DamagedError, check_loose, loose_file
 
@@ -24,7 +25,22 @@ MAX_ASIDE = 10_000
 _REF_CONTENT = re.compile(rb"(?:[0-9a-f]{40}|ref: refs/[^\0\n]+)\n?")
 _PACKED_REFS = "packed-refs"
 _PACKED_LINE = re.compile(rb"#[^\0\n]*\n|[0-9a-f]{40} refs/[^\0\n]+\n|\^[0-9a-f]{40}\n")
+_WANTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _LOCK = "a lock left behind by a process that was stopped"
+
+
+def may_be_damage(error: Exception) -> bool:
+    """Whether what failed tells of a store that is damaged, rather than of a want that will pass."""
+    if not isinstance(error, StoreError) or isinstance(error, RefMovedError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _WANTS:
+            return False
+        if any(os.strerror(want) in str(cause) for want in _WANTS):
+            return False  # libgit2 tells it in words only
+        cause = cause.__cause__
+    return True
 
 
 def recover_refs(path: LocalPath) -> tuple[Refusal, ...]:

@@ -16,7 +16,6 @@ from convergenced.errors import (
     ConvergenceError,
     NewerSchemaError,
     PeerError,
-    RefMovedError,
     RefusedInputError,
     StoreError,
 )
@@ -30,6 +29,7 @@ from convergenced.store.branch import (
     tracking_ref,
     valid_project_id,
 )
+from convergenced.store.damage import may_be_damage
 from convergenced.store.peers import is_behind
 from convergenced.sync.identity import Identity, identity_of_project, may_be_named, stem_of
 from convergenced.sync.tips import advance, ref_of, tip_of
@@ -79,7 +79,7 @@ class RoundReport:
 
     def refuse(self, project: ProjectId, error: ConvergenceError) -> None:
         """Sets one project aside for this round."""
-        if isinstance(error, StoreError) and not isinstance(error, RefMovedError):
+        if may_be_damage(error):
             self.damaged.add(project)
         self.refusals.setdefault(project, []).append(Refusal(f"project {project}", error.summary, error.hint))
 

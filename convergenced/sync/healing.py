@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from convergenced.errors import ConvergenceError, RefMovedError, StoreError
+from convergenced.errors import ConvergenceError
 from convergenced.merge.reading import forget_folders
 from convergenced.merge.roster import Policy
 from convergenced.model import Oid, ProjectId
@@ -76,7 +76,7 @@ class Healing:
 
     def suspect_for(self, project: ProjectId, error: Exception) -> None:
         """The same where the error tells of a store that cannot be read."""
-        if isinstance(error, StoreError) and not isinstance(error, RefMovedError):
+        if damage.may_be_damage(error):
             self.suspect(project)
 
     def is_healing(self, project: ProjectId) -> bool:
@@ -193,6 +193,7 @@ def heal_project(
         for replica in replicas:
             with contextlib.suppress(ConvergenceError, OSError):  # another folder may have it
                 reread(parts, replica, _policy(parts, replica))
+                store.settle()
         still = list(verify(store, _refs(store, project)))
         brought = {flaw.oid for flaw in outcome.left} - {flaw.oid for flaw in still}
         if brought:

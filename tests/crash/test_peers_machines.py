@@ -18,7 +18,7 @@ from convergenced import steps
 from convergenced.model import LocalPath, Oid
 from convergenced.store.branch import ahead_behind
 from convergenced.store.git import GitStore
-from tests.crash.cluster import OTHER, PROJ, Cluster, Host
+from tests.crash.cluster import OTHER, PROJ, Cluster, Host, read_sessions
 from tests.crash.pairs import DEEP, Files, Pair, once
 from tests.e2e.machines import PATIENCE, Machine, git, make_hub, stop_all
 
@@ -132,4 +132,14 @@ def test_machines_with_one_machine_id_lose_nothing_and_end_in_step(copied: Clust
         copied.say(machine)
         copied.say(machine, OTHER)
     copied.say(second, session=shared)
-    copied.settle()
+    for _ in range(4):
+        copied.sync()
+    for machine in copied.machines:
+        for project, sessions in copied.said.items():
+            assert read_sessions(machine.folders[project]) == sessions, (machine.name, project)
+    told = [text for machine in copied.machines for text in machine.told()]
+    assert any("the id of this machine is used by another machine too" in text for text in told)
+    tips = git("-C", copied.hub, "for-each-ref")
+    for _ in range(3):
+        copied.sync()
+    assert git("-C", copied.hub, "for-each-ref") == tips
