@@ -22,6 +22,7 @@ from convergenced.errors import MissingObjectError, RefMovedError, StoreError
 from convergenced.model import EMPTY_TREE, Commit, LocalPath, Oid, Refusal, TreeEntry
 from convergenced.store import damage
 from convergenced.store.ancestry import best_common_ancestor
+from convergenced.store.intake import Intake
 from convergenced.store.loose import loose_header
 from convergenced.store.objects import (
     ObjectKind,
@@ -31,7 +32,7 @@ from convergenced.store.objects import (
     parse_commit,
     parse_tree,
 )
-from convergenced.store.transfer import read_checked, write_object
+from convergenced.store.transfer import read_checked
 
 BRANCHES = "refs/heads/"
 MAX_COMMITS = 10_000
@@ -48,6 +49,7 @@ class GitStore:
         self.path = path
         self.recovered = recovered
         """What had to be set aside when the store was opened."""
+        self._intake = Intake(path)
         self._handles = threading.local()
         self._moving = threading.Lock()
         self._generation = 0
@@ -73,6 +75,8 @@ class GitStore:
 
     def blob_size(self, oid: Oid) -> int:
         """Bytes in the blob, from the object's header."""
+        if (unsettled := self._intake.read(oid)) is not None and unsettled[0] == "blob":
+            return len(unsettled[1])
         try:
             if (loose := loose_header(self.path, oid)) is not None:
                 is_blob, size = loose[0] == "blob", loose[1]
@@ -113,6 +117,7 @@ class GitStore:
             raise StoreError(f"{ref!r} is no name for a ref")
         if ref.startswith(BRANCHES) and old is not None and new is not None:
             self._check_descends(ref, old, new)
+        self.settle()
         with self._moving:
             repo = self._repo
             try:
@@ -134,6 +139,10 @@ class GitStore:
     def merge_base(self, one: Oid, other: Oid) -> Oid | None:
         """The best common ancestor; of several equally good ones always the same."""
         return best_common_ancestor(self._commit, one, other)
+
+    def settle(self) -> None:
+        """Makes all that was written durable, as every move of a ref does. Raises `StoreError`."""
+        self._intake.settle()
 
     def reopen(self) -> None:
         """Forgets what is remembered of the files: they were changed by other means."""
@@ -165,6 +174,10 @@ class GitStore:
         return commit
 
     def _read(self, kind: ObjectKind, oid: Oid) -> bytes:
+        if (unsettled := self._intake.read(oid)) is not None:
+            if unsettled[0] != kind:
+                raise _missing(oid, kind)
+            return unsettled[1]
         try:
             return read_checked(self._repo, pygit2.Oid(hex=oid), kind)
         except _LIBGIT2_ERRORS as error:
@@ -172,13 +185,18 @@ class GitStore:
 
     def _write(self, kind: ObjectKind, data: bytes) -> Oid:
         oid = object_id(kind, data)
-        # libgit2 takes a damaged object for a present one and would never write it again.
-        damage.set_aside_if_damaged(self.path, oid)
-        try:
-            write_object(self._repo, oid, kind, data)
-        except _LIBGIT2_ERRORS as error:
-            raise StoreError(f"the store cannot be written: {error}", "free space on the disk?") from error
+        if not self._intake.holds(oid) and not self._has(oid):
+            self._intake.add(oid, kind, data)
         return oid
+
+    def _has(self, oid: Oid) -> bool:
+        """Whether the object is on the disk and, as far as that is seen at once, whole."""
+        try:
+            # libgit2 takes a damaged object for a present one.
+            damage.set_aside_if_damaged(self.path, oid)
+            return pygit2.Oid(hex=oid) in self._repo.odb
+        except _LIBGIT2_ERRORS as error:
+            raise StoreError(f"the store cannot be read: {error}", _RESTART) from error
 
     def _check_descends(self, ref: str, old: Oid, new: Oid) -> None:
         if self.merge_base(new, old) != old:

@@ -14,7 +14,9 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import BinaryIO
 
 from convergenced.errors import StoreError
@@ -29,6 +31,11 @@ _HEADER_BYTES = 64
 _READ_BYTES = 1024 * 1024
 _KINDS: dict[bytes, ObjectKind] = {b"blob": "blob", b"tree": "tree", b"commit": "commit"}
 
+
+Objects = dict[Oid, tuple[ObjectKind, bytes]]
+
+SYNCED_AT_ONCE = 8
+"""Files that are asked to be on the disk at the same time."""
 
 _DAMAGE = (errno.EISDIR, errno.EIO, errno.ELOOP)
 """What the system says of an object that no trying again will read."""
@@ -89,23 +96,50 @@ def write_loose(repository: str, oid: Oid, kind: ObjectKind, data: bytes) -> Non
 
     Raises `StoreError`.
     """
-    file = loose_file(repository, oid)
-    folder = os.path.dirname(file)
-    temporary = os.path.join(folder, f"tmp_obj_{secrets.token_hex(8)}")  # git's upkeep sweeps such names
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with open(temporary, "xb") as stream:
-            stream.write(zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data))
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchmod(stream.fileno(), 0o444)
-        os.replace(temporary, file)
-        for changed in (folder, os.path.dirname(folder)):
-            _sync_folder(changed)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise StoreError(f"{file} cannot be written: {error}", "free space on the disk?") from error
+    write_loose_together(repository, {oid: (kind, data)})
+
+
+def write_loose_together(repository: str, objects: Objects) -> None:
+    """Puts objects in place like `write_loose`, and waits for the disk as if they were one.
+
+    Each is whole and durable by itself: they get their names in no order. Raises `StoreError`.
+    """
+    file = repository
+    with contextlib.ExitStack() as cleaning:
+        try:
+            streams = []
+            for oid, (kind, data) in objects.items():
+                file = loose_file(repository, oid)
+                make_folder(os.path.dirname(file))
+                streams.append(_begin_file(file, zlib.compress(_head(kind, data) + data), cleaning))
+            sync_all(stream.fileno() for _, stream in streams)
+            for file, stream in streams:
+                os.replace(stream.name, file)
+            folders = {os.path.dirname(file) for file, _ in streams}
+            sync_folders([*folders, *{os.path.dirname(folder) for folder in folders}])
+        except OSError as error:
+            raise StoreError(f"{file} cannot be written: {error}", "free space on the disk?") from error
+
+
+def _begin_file(file: str, data: bytes, cleaning: contextlib.ExitStack) -> tuple[str, BinaryIO]:
+    """What will be at `file`, under a temporary name, complete but not durable."""
+    name = f"tmp_obj_{secrets.token_hex(8)}"  # git's upkeep sweeps such names
+    temporary = os.path.join(os.path.dirname(file), name)
+    stream = cleaning.enter_context(open(temporary, "xb"))  # noqa: SIM115 - entered
+    cleaning.callback(_unlink, temporary)
+    os.fchmod(stream.fileno(), 0o444)
+    stream.write(data)
+    stream.flush()
+    return file, stream
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):  # it has its name by now
+        os.unlink(path)
+
+
+def _head(kind: ObjectKind, data: bytes) -> bytes:
+    return b"%s %d\0" % (kind.encode(), len(data))
 
 
 class _opened:  # noqa: N801 - reads as a sentence where it is used
@@ -169,9 +203,31 @@ def _check_end(inflate: zlib._Decompress, same: bool) -> None:
         raise DamagedError("its bytes have another name" if inflate.eof else "its file is cut off")
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def make_folder(folder: str) -> None:
+    """Makes a folder where there is none, but no store around it where that went away. Raises `OSError`."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+
+
+def sync_all(descriptors: Iterable[int]) -> None:
+    """Makes what is behind the descriptors durable. Raises `OSError`.
+
+    Asked for side by side, the disk writes its journal once for all, and not once for each.
+    """
+    for _ in _syncing().map(os.fsync, descriptors):
+        pass
+
+
+def sync_folders(folders: Iterable[str]) -> None:
+    """Makes the names in the folders durable. Raises `OSError`."""
+    with contextlib.ExitStack() as closing:
+        descriptors = []
+        for folder in folders:
+            descriptors.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+            closing.callback(os.close, descriptors[-1])
+        sync_all(descriptors)
+
+
+@cache
+def _syncing() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(SYNCED_AT_ONCE, "sync")

@@ -1,7 +1,7 @@
 """Opening the store, making it where there is none.
 
-Owns the repository's settings and its `main` branch, a page for people. Promise: an opened store is
-synced to disk on every write, knows its schema, and is free of what a crash left behind.
+Owns the repository's settings and its `main` branch, a page for people. Promise: an opened store has
+on the disk what its refs name, knows its schema, and is free of what a crash left behind.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from convergenced.errors import NewerSchemaError, StoreError
 from convergenced.model import MODE_BLOB, SCHEMA, Author, Commit, LocalPath, Refusal, TreeEntry
 from convergenced.store.damage import recover_refs
 from convergenced.store.git import GitStore
+from convergenced.store.packfile import sweep_unfinished
 
 __all__ = ["MAIN", "GitStore", "open_store", "write_readme"]
 
@@ -61,6 +62,7 @@ def open_store(path: LocalPath, *, recover: bool = True) -> GitStore:
                 _make(path)
             os.makedirs(os.path.join(path, "refs"), exist_ok=True)
             recovered = recover_refs(path)
+            sweep_unfinished(path)
             if not os.path.exists(os.path.join(path, "HEAD")):
                 _write_head(path)
         _check_schema(path)
@@ -106,3 +108,4 @@ def write_readme(store: GitStore) -> None:
     commit = store.write_commit(Commit(tree, (), _README_AUTHOR, _README_TIME, "What this repository is"))
     if MAIN not in store.refs(MAIN):
         store.swap(MAIN, None, commit)
+    store.settle()

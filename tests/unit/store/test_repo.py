@@ -136,12 +136,14 @@ class TestRecovery:
 
     def test_a_damaged_object_is_named_when_read(self, store: GitStore, path: LocalPath) -> None:
         oid = store.write_blob(b"x" * 5000)
+        store.settle()
         damage(path, oid)
         with pytest.raises(MissingObjectError, match=oid):
             open_store(path).read_blob(oid)
 
     def test_an_object_with_other_content_is_named_when_read(self, store: GitStore, path: LocalPath) -> None:
         oid = store.write_blob(b"right")
+        store.settle()
         file = loose(path, oid)
         file.chmod(0o600)
         file.write_bytes(zlib.compress(b"blob 5\0wrong"))
@@ -150,10 +152,12 @@ class TestRecovery:
 
     def test_writing_the_same_content_heals_a_damaged_object(self, store: GitStore, path: LocalPath) -> None:
         oid = store.write_blob(b"x" * 5000)
+        store.settle()
         damage(path, oid)
         again = open_store(path)
         assert again.write_blob(b"x" * 5000) == oid
         assert again.read_blob(oid) == b"x" * 5000
+        again.settle()
         assert store.read_blob(oid) == b"x" * 5000
         git(path, "fsck", "--strict")
 

@@ -194,6 +194,7 @@ def test_broken_off_at_any_point_nothing_is_lost_and_the_next_run_ends_the_work(
 def test_a_damaged_object_stays_where_it_is_and_the_others_are_packed(store: GitStore) -> None:
     grow(store, 0, 5)
     oid = store.write_blob(b"to be damaged")
+    store.settle()
     path = os.path.join(store.path, "objects", oid[:2], oid[2:])
     os.chmod(path, 0o600)
     Path(path).write_bytes(b"no zlib at all")
@@ -206,6 +207,7 @@ def test_a_damaged_object_stays_where_it_is_and_the_others_are_packed(store: Git
 def test_an_object_damaged_behind_its_header_stops_nothing_else(store: GitStore) -> None:
     grow(store, 0, 5)
     oid = store.write_blob(os.urandom(5000))
+    store.settle()
     path = os.path.join(store.path, "objects", oid[:2], oid[2:])
     data = bytearray(Path(path).read_bytes())
     data[2500] ^= 0xFF

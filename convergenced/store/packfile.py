@@ -1,0 +1,162 @@
+"""Writes one pack, object by object, without deltas: for the many objects of a first import.
+
+Owns the form of a pack and of its index (gitformat-pack(5)). Promises: what was appended can be read at
+once; the pack and its index are on the disk, whole, before they have their names; of an object nothing is
+kept in memory but where it lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import struct
+import zlib
+from collections import Counter
+from itertools import accumulate
+from typing import NamedTuple
+
+from convergenced.model import LocalPath, Oid
+from convergenced.store.loose import make_folder, sync_all, sync_folders
+from convergenced.store.objects import ObjectKind
+
+LEVEL = 1
+"""How hard zlib tries: upkeep packs more tightly, and nobody waits for it."""
+
+TEMPORARY = "tmp_convergence_"
+"""How the names of unfinished packs begin, so that those left by a crash can be swept."""
+
+_NUMBERS: dict[ObjectKind, int] = {"commit": 1, "tree": 2, "blob": 3}
+_HEADER_BYTES = 12
+_READ_BYTES = 1024 * 1024
+
+
+class _Place(NamedTuple):
+    kind: ObjectKind
+    start: int
+    """Of the deflated bytes; the entry begins `head` bytes before."""
+    end: int
+    head: int
+    crc: int
+
+
+def deflate(kind: ObjectKind, data: bytes) -> tuple[bytes, bytes]:
+    """An object's entry in a pack: its head, and its bytes deflated."""
+    size = len(data)
+    byte = _NUMBERS[kind] << 4 | size & 15
+    size >>= 4
+    head = bytearray()
+    while size:
+        head.append(byte | 0x80)
+        byte = size & 0x7F
+        size >>= 7
+    head.append(byte)
+    return bytes(head), zlib.compress(data, LEVEL)
+
+
+class PackWriter:
+    """A pack that grows in `folder`, without a name as yet. Not for several threads at once.
+
+    Raises `OSError` where the disk refuses; then it is to be dropped.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._stem = os.path.join(folder, TEMPORARY + secrets.token_hex(8))
+        make_folder(folder)
+        self._stream = open(f"{self._stem}.pack", "x+b")  # noqa: SIM115 - open until it is finished
+        os.fchmod(self._stream.fileno(), 0o444)
+        self._stream.write(bytes(_HEADER_BYTES))
+        self._places: dict[Oid, _Place] = {}
+        self.size = _HEADER_BYTES
+        """Bytes in the file so far."""
+
+    def __contains__(self, oid: Oid) -> bool:
+        return oid in self._places
+
+    def append(self, oid: Oid, kind: ObjectKind, entry: tuple[bytes, bytes]) -> None:
+        """Adds what `deflate` made of an object."""
+        head, body = entry
+        start = self.size + len(head)
+        self._stream.write(head)
+        self._stream.write(body)
+        self._places[oid] = _Place(
+            kind, start, start + len(body), len(head), zlib.crc32(body, zlib.crc32(head))
+        )
+        self.size = start + len(body)
+
+    def read(self, oid: Oid) -> tuple[ObjectKind, bytes]:
+        """An object that was appended."""
+        place = self._places[oid]
+        self._stream.flush()
+        return place.kind, zlib.decompress(
+            os.pread(self._stream.fileno(), place.end - place.start, place.start)
+        )
+
+    def finish(self) -> None:
+        """Makes the pack durable and gives it its name. Afterwards it is closed, however this ends."""
+        try:
+            digest = self._seal()
+            with open(f"{self._stem}.idx", "xb") as index:
+                os.fchmod(index.fileno(), 0o444)
+                index.write(self._index(digest))
+                index.flush()
+                sync_all([self._stream.fileno(), index.fileno()])
+            for suffix in (".pack", ".idx"):  # with the index the pack comes into being
+                os.rename(self._stem + suffix, os.path.join(self._folder, f"pack-{digest.hex()}{suffix}"))
+            sync_folders([self._folder])
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Takes away what has no name yet."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        for suffix in (".pack", ".idx"):
+            with contextlib.suppress(OSError):
+                os.unlink(self._stem + suffix)
+
+    def __del__(self) -> None:
+        self.drop()
+
+    def _seal(self) -> bytes:
+        """Writes how many objects there are and the digest of all; returns the digest."""
+        stream = self._stream
+        stream.seek(0)
+        stream.write(struct.pack(">4sII", b"PACK", 2, len(self._places)))
+        stream.seek(0)
+        digest = hashlib.sha1(usedforsecurity=False)
+        while piece := stream.read(_READ_BYTES):
+            digest.update(piece)
+        if stream.tell() != self.size:
+            raise OSError(f"{self._stem}.pack has {stream.tell()} bytes instead of {self.size}")
+        stream.write(digest.digest())
+        stream.flush()
+        return digest.digest()
+
+    def _index(self, pack: bytes) -> bytes:
+        """The index, version 2, of the pack with that digest."""
+        places = sorted((bytes.fromhex(oid), place) for oid, place in self._places.items())
+        counts = Counter(name[0] for name, _ in places)
+        totals = accumulate(counts[first] for first in range(256))
+        data = b"".join(
+            (
+                b"\xfftOc\x00\x00\x00\x02",
+                *(struct.pack(">I", total) for total in totals),
+                *(name for name, _ in places),
+                *(struct.pack(">I", place.crc) for _, place in places),
+                *(struct.pack(">I", place.start - place.head) for _, place in places),
+                pack,
+            )
+        )
+        return data + hashlib.sha1(data, usedforsecurity=False).digest()
+
+
+def sweep_unfinished(repository: LocalPath) -> None:
+    """Takes away what a crash left of packs without a name. Only for the one process that may write."""
+    folder = os.path.join(repository, "objects", "pack")
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            if name.startswith(TEMPORARY):
+                os.unlink(os.path.join(folder, name))
