@@ -129,10 +129,11 @@ class Files(Protocol):
         mtime_ns: int,
         backup: LocalPath | None,
         guard: Callable[[], None],
+        kept: int = 0,
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing.
 
-        Writes beside it, syncs, calls `guard` (which raises `HeldError` to stop), checks that what
+        It has the first `kept` bytes of `expect`, then `chunks`. Writes beside it, syncs, calls `guard` (which raises `HeldError` to stop), checks that what
         stands there still is `expect` (raises `FileChangedError`), keeps the old file at `backup`,
         renames, syncs the folder. Missing folders are made, 0700; the file is 0600.
         """

@@ -8,11 +8,13 @@ bytes as the whole, however it is divided. Everything is linear.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from convergenced import __version__
 from convergenced.canon.anchors import Layer, layers
 from convergenced.canon.exact import Exact
 from convergenced.canon.fast import Fast
@@ -32,6 +34,11 @@ class Rewriter:
 
     def __init__(self, anchors: Anchors) -> None:
         self.anchors = anchors
+
+    @cached_property
+    def form(self) -> bytes:
+        """A short name of this way to spell: what was localized under the same one is spelled alike."""
+        return hashlib.blake2b(repr((__version__, self.anchors)).encode(), digest_size=8).digest()
 
     @cached_property
     def _forms(self) -> _Forms:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ __all__ = ["RealFiles", "read_bounded", "sweep_temporaries", "write_durably"]
 COPY_CHUNK = 1 << 20
 """Bytes copied at a time where a backup cannot be a hard link."""
 
+SHARE = 1 << 28
+"""Bytes that the kernel copies in one call, at most."""
+
 MAX_BACKUPS_OF_ONE_NAME = 1000
 """How many free names are tried beside an older backup of the same name."""
 
@@ -43,6 +47,9 @@ _WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 """What `link` says where another file system, or one without hard links, is behind the name."""
+
+_NO_SHARING = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM)
+"""What `copy_file_range` says where the file system or the kernel cannot do it."""
 
 
 class RealFiles:
@@ -113,6 +120,7 @@ class RealFiles:
         mtime_ns: int,
         backup: LocalPath | None,
         guard: Callable[[], None],
+        kept: int = 0,
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing (see `ports.Files`).
 
@@ -128,7 +136,7 @@ class RealFiles:
             target.check(expect)
             temporary = temporary_name()
             try:
-                written = _write_new(target, temporary, chunks, mtime_ns)
+                written = _write_new(target, temporary, chunks, mtime_ns, expect, kept)
                 steps.reached("replace.written")
                 with self._kept(target, expect, backup):
                     steps.reached("replace.kept")
@@ -218,12 +226,16 @@ class _Target:
             raise _changed(self.path, "it was written to")
 
 
-def _write_new(target: _Target, name: str, chunks: Iterator[bytes], mtime_ns: int) -> Snapshot:
+def _write_new(
+    target: _Target, name: str, chunks: Iterator[bytes], mtime_ns: int, former: Snapshot | None, kept: int
+) -> Snapshot:
     """Writes and syncs the temporary file; the answer is what it will look like under its name."""
     what = f"cannot write {target.path}"
     with explained(what):
         descriptor = os.open(name, _WRITE_NEW, 0o600, dir_fd=target.place)
     try:
+        if kept:
+            _take_beginning(target, descriptor, former, kept)
         for chunk in chunks:
             with explained(what):
                 write_all(descriptor, chunk)
@@ -234,6 +246,44 @@ def _write_new(target: _Target, name: str, chunks: Iterator[bytes], mtime_ns: in
             return _snapshot(os.fstat(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _take_beginning(target: _Target, descriptor: int, former: Snapshot | None, length: int) -> None:
+    """Copies the first bytes of the file that stands there now, which must be `former`.
+
+    Within the kernel where that can be done: a file system that can share them copies nothing then.
+    """
+    with readable(target.path):
+        source = _open_regular(target.place, target.name)
+    if source is None:
+        raise _changed(target.path, "it is no regular file any more")
+    try:
+        if _snapshot(os.fstat(source)) != former:
+            raise _changed(target.path, "it was written to")
+        with explained(f"cannot write {target.path}"):
+            left = length - _shared(source, descriptor, length)
+            os.lseek(source, length - left, os.SEEK_SET)
+            while left and (chunk := os.read(source, min(left, COPY_CHUNK))):
+                write_all(descriptor, chunk)
+                left -= len(chunk)
+    finally:
+        os.close(source)
+    if left:
+        raise _changed(target.path, "it became shorter")
+
+
+def _shared(source: int, descriptor: int, length: int) -> int:
+    """Has the kernel copy up to `length` bytes; the answer is how many it did, 0 where it cannot."""
+    done = 0
+    if sys.platform != "linux":
+        return done
+    try:
+        while done < length and (count := os.copy_file_range(source, descriptor, min(SHARE, length - done))):
+            done += count
+    except OSError as error:
+        if error.errno not in _NO_SHARING:
+            raise
+    return done
 
 
 def _publish(target: _Target, temporary: str, *, new: bool) -> None:

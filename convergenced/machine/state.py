@@ -25,7 +25,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS file (
   folder TEXT NOT NULL, path TEXT NOT NULL,
   device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  consumed INTEGER NOT NULL, window BLOB NOT NULL, oid TEXT NOT NULL,
+  consumed INTEGER NOT NULL, window BLOB NOT NULL, oid TEXT NOT NULL, form BLOB NOT NULL,
   PRIMARY KEY (folder, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replica (
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS notice (
 ) WITHOUT ROWID;
 """
 _LOOKS = (
-    "SELECT folder, path, device, inode, size, mtime_ns, consumed, window, oid FROM file LIMIT 0",
+    "SELECT folder, path, device, inode, size, mtime_ns, consumed, window, oid, form FROM file LIMIT 0",
     "SELECT folder, project, root, by_hand FROM replica LIMIT 0",
     "SELECT folder, oid FROM head LIMIT 0",
     "SELECT folder, words FROM said LIMIT 0",
@@ -62,12 +62,15 @@ class FileNote:
     `consumed` is how many of its leading bytes are (complete records only), `window` a digest of
     the last of those bytes, by which a rewrite in place is told from an append, and `oid` their
     canonical form in the store: a tree of segments for a transcript, a blob for any other file.
+    `form` names the local form (`Rewriter.form`) in which `oid` is those bytes exactly; empty where it
+    is not known to be.
     """
 
     snapshot: Snapshot
     consumed: int
     window: bytes
     oid: Oid
+    form: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,9 @@ class Notice:
 
 
 _SOUND_FILES = (
-    "SELECT path, device, inode, size, mtime_ns, consumed, window, oid FROM file WHERE folder = ?"
+    "SELECT path, device, inode, size, mtime_ns, consumed, window, oid, form FROM file WHERE folder = ?"
     " AND typeof(path) IN ('text', 'blob') AND typeof(window) = 'blob' AND typeof(oid) = 'text'"
+    " AND typeof(form) = 'blob'"
     " AND typeof(device) = 'integer' AND typeof(inode) = 'integer' AND typeof(size) = 'integer'"
     " AND typeof(mtime_ns) = 'integer' AND typeof(consumed) = 'integer' AND consumed BETWEEN 0 AND size"
 )
@@ -109,7 +113,7 @@ def _lenient(raw: bytes) -> str:
 
 
 def _note(row: Sequence[Any]) -> FileNote:
-    return FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7]))
+    return FileNote(Snapshot(*row[1:5]), row[5], row[6], Oid(row[7]), row[8])
 
 
 def _text(path: str) -> str | bytes:
@@ -199,10 +203,10 @@ class State:
         snapshot = note.snapshot
         with self._lock:
             self._db.execute(
-                "INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
                     *(folder, _text(path), snapshot.device, snapshot.inode, snapshot.size, snapshot.mtime_ns),
-                    *(note.consumed, note.window, note.oid),
+                    *(note.consumed, note.window, note.oid, note.form),
                 ),
             )
 

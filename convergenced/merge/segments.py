@@ -127,6 +127,13 @@ def read_tail(objects: Objects, tree: Oid, start: int) -> Iterator[bytes]:
         yield _read_segment(objects, oid)
 
 
+def read_backwards(objects: Objects, tree: Oid) -> Iterator[bytes]:
+    """The segments, the last one first; what comes before is not looked at."""
+    for folder in reversed(_folders(objects, tree)):
+        for oid in reversed(_folder_segments(objects, folder.oid)):
+            yield _read_segment(objects, oid)
+
+
 def cut_short(objects: Objects, tree: Oid, count: int) -> Oid:
     """The transcript's first `count` segments as a tree of its own."""
     folders = _folders(objects, tree)

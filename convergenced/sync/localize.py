@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from posixpath import join
 
 from convergenced import steps
@@ -24,7 +24,13 @@ from convergenced.machine.claude import runs_in
 from convergenced.machine.state import FileNote
 from convergenced.merge.layout import ProjectTree, SessionTree, read_folder
 from convergenced.merge.roster import Policy
-from convergenced.merge.segments import list_segments, read_transcript
+from convergenced.merge.segments import (
+    common_segments,
+    list_segments,
+    read_backwards,
+    read_tail,
+    read_transcript,
+)
 from convergenced.merge.sessions import Sessions
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import project_at
@@ -34,6 +40,8 @@ from convergenced.sync.tips import ref_of, tip_of
 from convergenced.sync.transcripts import tail_window
 from convergenced.sync.whereabouts import Whereabouts
 
+MAX_REST = 16
+"""Segments that are not the same any more, up to which a file's beginning is taken over as it is."""
 DAY = 86_400.0
 CLEANUP_MARGIN = 0.5
 """An old session gets an age of at most this share of the client's cleanup period."""
@@ -299,10 +307,10 @@ class _Localize:
         content = content_of(action.path)
         assert content is not None, action
         if action.is_transcript:
-            chunks = self._rewriter.localize_chunks(read_transcript(self._store, action.oid), Content.JSON)
+            kept, chunks = self._transcript(path, action.oid, note)
             when = self._last_record_time(action.oid)
         else:
-            data = self._store.read_blob(action.oid)
+            data, kept = self._store.read_blob(action.oid), 0
             chunks = iter([self._rewriter.localize(data, content)])
             when = last_time(data) if content is Content.JSON else None
         torn = self._torn_line(path, note)
@@ -313,13 +321,41 @@ class _Localize:
             mtime_ns=self._mtime_ns(when),
             backup=None if note is None else LocalPath(join(self._backup_dir, action.path)),
             guard=self._guard,
+            kept=kept,
         )
         steps.reached("localize.written")
         end = snapshot.size - len(torn)
         window = tail_window(parts.files, path, end) if action.is_transcript else b""
-        parts.state.note_file(replica.folder, action.path, FileNote(snapshot, end, window, action.oid))
+        form = self._rewriter.form if action.is_transcript else b""
+        parts.state.note_file(replica.folder, action.path, FileNote(snapshot, end, window, action.oid, form))
         steps.reached("localize.noted")
         self._report.written.append(action.path)
+
+    def _transcript(self, path: LocalPath, oid: Oid, note: FileNote | None) -> tuple[int, Iterator[bytes]]:
+        """How many bytes of the present file the new one begins with, and what follows them.
+
+        Where the file is known to be what localizing gave, it is the same as far as the segments are.
+        """
+        same = 0
+        if note is not None and note.form == self._rewriter.form:
+            same = common_segments(self._store, note.oid, oid)
+        kept = self._agreed(path, note, same) if note is not None and same else 0
+        if kept:
+            return kept, self._localized(read_tail(self._store, oid, same))
+        return 0, self._localized(read_transcript(self._store, oid))
+
+    def _agreed(self, path: LocalPath, note: FileNote, same: int) -> int:
+        """Bytes of the file that are the first `same` segments; 0 where that is not sure."""
+        last, *others = islice(list_segments(self._store, note.oid, same - 1), MAX_REST + 2)
+        if len(others) > MAX_REST or not self._store.read_blob(last).endswith(b"\n"):
+            return 0  # too much to compare, or cut within a record that is very long
+        end = b"".join(self._localized(map(self._store.read_blob, others)))
+        kept = note.consumed - len(end)
+        is_there = kept > 0 and self._parts.files.read(path, kept - 1, len(end) + 1) == b"\n" + end
+        return kept if is_there else 0
+
+    def _localized(self, canonical: Iterator[bytes]) -> Iterator[bytes]:
+        return self._rewriter.localize_chunks(canonical, Content.JSON)
 
     def _torn_line(self, path: LocalPath, note: FileNote | None) -> bytes:
         """The line at the file's end that is not complete yet: it stays at the end of the new file."""
@@ -338,8 +374,8 @@ class _Localize:
 
     def _last_record_time(self, transcript: Oid) -> float | None:
         """From the end: the last segment nearly always tells, so the others are not read for it."""
-        for segment in reversed(list(list_segments(self._store, transcript))):
-            found = last_time(self._store.read_blob(segment))
+        for segment in read_backwards(self._store, transcript):
+            found = last_time(segment)
             if found is not None:
                 return found
         return None

@@ -60,7 +60,7 @@ def take_transcript(
     if note is not None and note.oid == EMPTY_TREE:
         note = None
     if note is not None and snapshot.size >= note.consumed and reader.window(note.consumed) == note.window:
-        return reader.append(note.oid, note.consumed)
+        return reader.append(note.oid, note.consumed, is_exact=note.form == rewriter.form)
     if note is not None:
         own = note.oid
     if own is not None and (taken := reader.continue_from(own, may_lag=True)):
@@ -95,9 +95,12 @@ class _Reader:
         """The digest of the last bytes before `end`."""
         return tail_window(self._files, self._path, end)
 
-    def append(self, tree: Oid, offset: int) -> Taken:
-        """Takes all complete records from `offset` on."""
-        return self._finish(tree, *self._take(tree, offset))
+    def append(self, tree: Oid, offset: int, *, is_exact: bool = True) -> Taken:
+        """Takes all complete records from `offset` on.
+
+        `is_exact` where `tree` is all that comes before, in the form in which it is localized.
+        """
+        return self._finish(tree, *self._take(tree, offset), is_exact=is_exact)
 
     def continue_from(self, base: Oid, *, may_lag: bool) -> Taken | None:
         """Takes what follows `base`, if the file begins with all of it in local form.
@@ -139,7 +142,7 @@ class _Reader:
                 records += canonical.count(b"\n")
         tree, end, more = self._take(tree, offset)
         if tree is not None:
-            return self._finish(tree, tree, end, records + more)
+            return self._finish(tree, tree, end, records + more, is_exact=True)
         if self._is_stuck:
             raise RefusedInputError(TOO_LONG, TOO_LONG_REMEDY)
         return None
@@ -229,12 +232,15 @@ class _Reader:
             )
         return canonical
 
-    def _finish(self, fallback: Oid, tree: Oid | None, consumed: int, records: int) -> Taken:
+    def _finish(
+        self, fallback: Oid, tree: Oid | None, consumed: int, records: int, *, is_exact: bool = False
+    ) -> Taken:
         window = self.window(consumed)
         now = self._files.stat(self._path)
         if now is None or now.inode != self._snapshot.inode or now.size < self._snapshot.size:
             raise FileChangedError(f"{self._path} was replaced while it was read")
-        note = FileNote(self._snapshot, consumed, window, tree or fallback)
+        form = self._rewriter.form if is_exact else b""
+        note = FileNote(self._snapshot, consumed, window, tree or fallback, form)
         return Taken(note, records, self._is_stuck)
 
 

@@ -106,8 +106,11 @@ def put(
     expect: Snapshot | None = None,
     backup: LocalPath | None = None,
     guard: Callable[[], None] = free,
+    kept: int = 0,
 ) -> Snapshot:
-    return world.files.replace(path, iter([data]), expect=expect, mtime_ns=MOMENT, backup=backup, guard=guard)
+    return world.files.replace(
+        path, iter([data]), expect=expect, mtime_ns=MOMENT, backup=backup, guard=guard, kept=kept
+    )
 
 
 def names(world: World, folder: LocalPath) -> list[str]:
@@ -209,6 +212,37 @@ def test_a_replaced_file_is_kept_as_a_backup(world: World) -> None:
     assert world.content(path) == b"new"
     assert world.content(backup) == b"old"
     assert written == world.files.stat(path)
+
+
+@pytest.mark.parametrize("kept", [1, 4, 8])
+def test_the_beginning_of_the_old_file_can_be_kept(world: World, kept: int) -> None:
+    path, backup = world.path("s.jsonl"), world.path("backups", "s.jsonl")
+    world.write(path, b"one\ntwo\n")
+    written = put(world, path, b"three\n", expect=world.files.stat(path), backup=backup, kept=kept)
+    assert world.content(path) == b"one\ntwo\n"[:kept] + b"three\n"
+    assert written == world.files.stat(path)
+    world.append(path, b"four\n")
+    assert world.content(backup) == b"one\ntwo\n"
+
+
+def test_more_than_there_is_cannot_be_kept(world: World) -> None:
+    path = world.path("s.jsonl")
+    world.write(path, b"one\n")
+    with pytest.raises(FileChangedError):
+        put(world, path, b"two\n", expect=world.files.stat(path), kept=5)
+    assert world.content(path) == b"one\n"
+    assert names(world, world.path()) == ["s.jsonl"]
+
+
+def test_nothing_is_kept_of_a_file_that_changed_since_the_plan(world: World) -> None:
+    path = world.path("s.jsonl")
+    world.write(path, b"old")
+    expect = world.files.stat(path)
+    world.append(path, b"er")
+    with pytest.raises(FileChangedError):
+        put(world, path, b"new", expect=expect, kept=3)
+    assert world.content(path) == b"older"
+    assert names(world, world.path()) == ["s.jsonl"]
 
 
 def test_an_older_backup_is_never_written_over(world: World) -> None:

@@ -103,13 +103,18 @@ class MemoryFiles:
         mtime_ns: int,
         backup: LocalPath | None,
         guard: Callable[[], None],
+        kept: int = 0,
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing."""
         self.before("replace", path)
         with self._undone_on_failure() as made:
             made.extend(self._make_folders(os.path.dirname(path)))
             self._check(path, expect)
-            fresh = _File(bytearray(b"".join(chunks)), mtime_ns, self._tick())
+            node = self._node(path)
+            former = node.data if isinstance(node, _File) else b""
+            if len(former) < kept:
+                raise FileChangedError(f"{path} is shorter than what was to be kept")
+            fresh = _File(bytearray(former[:kept]) + b"".join(chunks), mtime_ns, self._tick())
             steps.reached("replace.written")
             self._settle(path, expect, backup, guard, made)
         written = fresh.snapshot()

@@ -186,13 +186,20 @@ class WatchedFiles(MemoryFiles):
         mtime_ns: int,
         backup: LocalPath | None,
         guard: Callable[[], None],
+        kept: int = 0,
     ) -> Snapshot:
         self._check_place(path, backup)
         guarded = _Guard(guard, lambda: self._guarded(path))
         data = b"".join(chunks)
         with _Taken(self, path, backup) as taken:
             made = super().replace(
-                path, iter([data]), expect=expect, mtime_ns=mtime_ns, backup=backup, guard=guarded
+                path,
+                iter([data]),
+                expect=expect,
+                mtime_ns=mtime_ns,
+                backup=backup,
+                guard=guarded,
+                kept=kept,
             )
             if path.endswith(".jsonl") and _torn_line(data) not in (b"", _torn_line(taken.old or b"")):
                 self._say(f"an incomplete transcript for {path}")

@@ -249,6 +249,35 @@ def test_a_refusing_disk_is_told_with_a_remedy_and_changes_nothing(
     assert not os.path.lexists(root.parent / "backups" / "s.jsonl")
 
 
+@pytest.mark.parametrize("shared", [0, 3])
+def test_where_the_kernel_cannot_copy_a_beginning_it_is_read_and_written(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch, shared: int
+) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"one\ntwo\n")
+    copy_range, calls = os.copy_file_range, [0]
+
+    def give_up(source: int, descriptor: int, count: int) -> int:
+        calls[0] += 1
+        if calls[0] > 1 or not shared:
+            raise OSError(errno.EXDEV, "no")
+        return copy_range(source, descriptor, min(count, shared))
+
+    monkeypatch.setattr(os, "copy_file_range", give_up)
+    expect = real.stat(LocalPath(str(path)))
+    real.replace(
+        LocalPath(str(path)),
+        iter([b"three\n"]),
+        expect=expect,
+        mtime_ns=1,
+        backup=None,
+        guard=lambda: None,
+        kept=8,
+    )
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+    assert calls[0]
+
+
 def test_where_hard_links_do_not_exist_all_works_by_copy_and_rename(
     real: RealFiles, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

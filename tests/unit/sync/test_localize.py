@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from convergenced.merge import segments
+from convergenced.merge.segments import SEGMENT_BYTES
 from convergenced.merge.session import rename_session
-from convergenced.model import ClaudeProcess, LocalPath, SessionId
+from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, SessionId, Snapshot
 from convergenced.sync.ingest import policy_of
 from convergenced.sync.localize import CLEANUP_MARGIN, DAY, holder_of
 from convergenced.sync.replica import replica_ref
@@ -873,3 +876,132 @@ def test_a_transcript_that_was_emptied_by_accident_is_filled_again(ann: FakeMach
     assert ann.files.content(path) == whole
     assert ann.tip() == tip
     assert ann.converge().ingest.commit is None
+
+
+# -- what is written of a long transcript
+
+
+LONG = 60
+"""Records of 8 KB: several segments."""
+
+
+def say_much(machine: FakeMachine) -> None:
+    for number in range(LONG):
+        machine.say(S, f"{number} {machine.root} " + "word " * 1_600)
+
+
+def taken_over(machine: FakeMachine, work: Callable[[], object]) -> list[int]:
+    """The bytes that each file that is replaced while `work` is done has of the former one."""
+    found: list[int] = []
+    replace_file = machine.files.replace
+
+    def counted(*args: Any, **options: Any) -> Snapshot:
+        found.append(options["kept"])
+        return replace_file(*args, **options)
+
+    machine.files.replace = counted  # type: ignore[method-assign]
+    try:
+        work()
+    finally:
+        del machine.files.replace
+    return found
+
+
+def as_localized(machine: FakeMachine) -> bytes:
+    """The transcript as the whole of it is localized."""
+    return machine.app.rewriter(machine.machine, True).localize(machine.stored(S), Content.JSON)
+
+
+def go_on(ann: FakeMachine, bob: FakeMachine, text: str) -> None:
+    """The session goes on at Ann's, and Bob hears of it."""
+    ann.say(S, text)
+    ann.sync()
+    pull(bob)
+
+
+def test_what_was_written_before_is_not_made_again(
+    ann: FakeMachine, bob: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_much(ann)
+    ann.sync()
+    assert taken_over(bob, bob.sync) == [0]
+    read_blob, read = bob.store.read_blob, [0]
+
+    def count(oid: Oid) -> bytes:
+        data = read_blob(oid)
+        read[0] += len(data)
+        return data
+
+    monkeypatch.setattr(bob.store, "read_blob", count)
+    for text in ("one", "two"):
+        go_on(ann, bob, text)
+        length, read[0] = len(bob.local_bytes(S)), 0
+        (kept,) = taken_over(bob, bob.localize)
+        assert length - SEGMENT_BYTES < kept < length
+        assert read[0] < 5 * SEGMENT_BYTES < length
+        assert bob.local_bytes(S) == as_localized(bob)
+    assert bob.ingest().commit is None
+
+
+def test_what_was_said_here_is_taken_over_as_well(ann: FakeMachine, bob: FakeMachine) -> None:
+    ann.say(S, "begin")
+    ann.sync()
+    bob.sync()
+    say_much(bob)
+    bob.sync()
+    ann.sync()
+    bob.files.append(bob.transcript(S), b'{"not":"complete')
+    go_on(ann, bob, "on")
+    length = len(bob.local_bytes(S))
+    (kept,) = taken_over(bob, bob.localize)
+    assert length - 2 * SEGMENT_BYTES < kept < length
+    assert bob.local_bytes(S) == as_localized(bob) + b'{"not":"complete'
+
+
+def test_a_file_that_is_not_all_of_what_is_noted_is_made_anew(ann: FakeMachine, bob: FakeMachine) -> None:
+    say_much(ann)
+    ann.sync()
+    bob.sync()
+    lines = bob.local_bytes(S).splitlines(keepends=True)
+    bob.lose_state()
+    bob.files.write(bob.transcript(S), b"".join(lines[:-3]))
+    bob.converge()
+    go_on(ann, bob, "on")
+    assert taken_over(bob, bob.localize) == [0]
+    assert bob.local_bytes(S) == as_localized(bob)
+
+
+def test_a_file_that_speaks_of_another_place_is_made_anew(ann: FakeMachine, bob: FakeMachine) -> None:
+    say_much(ann)
+    ann.sync()
+    bob.sync()
+    bob.app = replace(bob.app, root=LocalPath(f"{bob.home}/src/moved"))
+    go_on(ann, bob, "on")
+    assert taken_over(bob, bob.localize) == [0]
+    assert bob.local_bytes(S) == as_localized(bob)
+
+
+def test_a_file_is_made_anew_where_it_is_not_what_the_note_says(ann: FakeMachine, bob: FakeMachine) -> None:
+    say_much(ann)
+    ann.sync()
+    bob.sync()
+    go_on(ann, bob, "on")
+    path = f"{S}.jsonl"
+    note = bob.state.file(bob.app.folder, path)
+    assert note is not None
+    bob.state.note_file(bob.app.folder, path, replace(note, consumed=note.consumed - 1))
+    assert taken_over(bob, bob.localize) == [0]
+
+
+def test_a_record_that_is_cut_into_pieces_is_made_anew(
+    ann: FakeMachine, bob: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 1_000)
+    monkeypatch.setattr(segments, "PIECE_BYTES", 1_000)
+    ann.say(S, "begin")
+    ann.say(S, f"{ann.home}/x " * 400)
+    ann.sync()
+    bob.sync()
+    go_on(ann, bob, "on")
+    bob.localize()
+    assert bob.local_bytes(S) == as_localized(bob)
