@@ -41,7 +41,8 @@ class Pass:
     def refusals(self) -> list[Refusal]:
         """All that was set aside, each once."""
         local = self.localize.refusals if self.localize is not None else []
-        return list(dict.fromkeys([*self.ingest.refusals, *local, *self.left_out]))
+        merged = self.ingest.merged.refusals if self.ingest.merged is not None else ()
+        return list(dict.fromkeys([*self.ingest.refusals, *merged, *local, *self.left_out]))
 
 
 def converge(parts: Parts, replica: Replica, *, whole_machine: bool, since: Glance | None = None) -> Pass:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,7 @@ from typing import Any, cast
 from convergenced.errors import NoDaemonError
 from convergenced.machine.locations import Locations
 from ctl.client import Connection
-from tests.e2e.machines import PATIENCE, Machine, git, make_hub, record, stop_all
+from tests.e2e.machines import PATIENCE, Machine, await_true, git, make_hub, record, stop_all
 
 MAX_ROUNDS = 8
 """After this many looks at the hub by each machine, one after the other, all must be in step."""
@@ -80,6 +82,10 @@ class Host(Machine):
         under_way = any(peer["next_try"] is None for peer in status["peers"])
         return not under_way and {one["state"] for one in status["projects"]} == {"synced"}
 
+    def is_quiet(self) -> bool:
+        """Whether no round is under way."""
+        return all(peer["next_try"] is not None for peer in self.status()["peers"])
+
     def told(self) -> list[str]:
         """What a person is told to look at; each comes with a remedy."""
         found = self.status()["attention"]
@@ -139,6 +145,16 @@ class Cluster:
             raise AssertionError((left, [machine.log()[-2000:] for machine in self.machines]))
         self.check()
         self.whole = True
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nobody talks to a hub meanwhile."""
+        for machine in self.machines:
+            machine.ask("pause", projects=[])
+            await_true(machine.is_quiet, "a round is under way")
+        yield
+        for machine in self.machines:
+            machine.ask("resume", projects=[])
 
     def _at_one(self) -> bool:
         stores = [machine.store for machine in self.machines]

@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -451,9 +452,16 @@ def test_what_stands_where_the_socket_belongs_is_named_and_never_touched(lonely:
     lonely.wait_synced()
 
 
-def test_a_runtime_folder_that_is_swept_away_is_made_again_and_ctl_finds_the_daemon(tmp_path: Path) -> None:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """A runtime folder with a path short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        yield Path(folder)
+
+
+def test_a_runtime_folder_that_is_swept_away_is_made_again_and_ctl_finds_the_daemon(
+    tmp_path: Path, runtime: Path
+) -> None:
     # A path too long for a socket: it then lies in the runtime folder.
     one = Machine(tmp_path / ("long" * 25) / "m", "desktop", extra={"XDG_RUNTIME_DIR": str(runtime)})
     sid = str(uuid.uuid4())

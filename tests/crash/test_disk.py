@@ -163,7 +163,7 @@ def test_what_was_set_aside_is_told_in_the_log(pair: Pair) -> None:
     left_over_lock("HEAD")(pair)
     emptied(TRACKING)(pair)
     once(pair.desktop)
-    told = pair.desktop.do("log")
+    told = pair.desktop.do("log", "--json")
     assert "HEAD.lock" in told
     assert TRACKING in told
     assert str(pair.desktop.store / "set-aside") in told

@@ -255,9 +255,9 @@ def test_what_git_takes_is_taken_without_what_could_do_harm(
 ) -> None:
     forge = Forge(cluster.hub)
     before = {machine.name: machine.files() for machine in cluster.machines}
+    known = len(log_of(cluster))
     commit = forge.commit(make(forge))
     cluster.say(cluster.desktop)
-    known = len(log_of(cluster))
     cluster.desktop.sync()
     log = log_of(cluster)[known:]
     assert any(one["kind"] == "quarantine" and one.get("project") == PROJ for one in log), log

@@ -11,7 +11,7 @@ from convergenced.errors import NewerSchemaError, PeerError, PeerUnreachableErro
 from convergenced.merge import tree as merging
 from convergenced.merge.layout import write_project
 from convergenced.model import MODE_BLOB, Commit, Oid, ProjectId, TreeEntry
-from convergenced.store.branch import tracking_ref
+from convergenced.store.branch import commit_tree, project_ref, tracking_ref
 from convergenced.store.peers import is_behind
 from convergenced.sync.exchange import MAX_TURNS, README_REF, exchange, look_at
 from convergenced.sync.identity import Identity
@@ -539,3 +539,28 @@ def rename_name(machine: FakeMachine) -> ProjectId:
 def test_an_identity_that_knows_nothing_is_nobody(ann: FakeMachine) -> None:
     assert not Identity().is_same(Identity())
     assert not Identity().is_stranger(ann.identity())
+
+
+def test_what_a_pass_leaves_out_of_a_tip_that_moved_meanwhile_is_told(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    ann.say(S, "hello")
+    for machine in (ann, bob, ann):
+        machine.sync()
+    tree = ann.tree()
+    link = TreeEntry("link", 0o120000, ann.store.write_blob(b"/etc/passwd"))
+    hostile = ann.store.write_tree([*ann.store.read_tree(write_project(ann.store, tree)), link])
+    tip = ann.tip()
+    assert tip is not None
+    commit_tree(ann.store, project_ref(APP), hostile, (tip,), ann.machine.author, 1, "by hand")
+    ann.exchange()
+    bob.say(S, "more")
+    bob.files.before = lambda what, _path: fetch(what)
+
+    def fetch(what: str) -> None:
+        if what == "read" and bob.tip() == bob.head():
+            bob.exchange()
+
+    result = bob.converge()
+    assert result.ingest.merged is not None
+    assert [refusal.where for refusal in result.refusals] == ["link"]
