@@ -25,21 +25,6 @@ S = sid(1)
 OTHER_CODE = "example.org/eve/app"
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def ann(world: World) -> FakeMachine:
-    return world.machine("ann")
-
-
-@pytest.fixture
-def bob(world: World) -> FakeMachine:
-    return world.machine("bob")
-
-
 def calls(machine: FakeMachine) -> list[str]:
     """What was asked of the peer since the last look."""
     found = [call for call, _ in machine.peer.calls]

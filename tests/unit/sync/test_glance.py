@@ -15,11 +15,6 @@ MANY = 30
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
 def ann(world: World) -> FakeMachine:
     machine = world.machine("ann")
     for number in range(MANY):

@@ -30,11 +30,6 @@ class Keeper:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
 def keeper() -> Keeper:
     return Keeper()
 

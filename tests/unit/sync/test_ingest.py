@@ -20,16 +20,6 @@ from tests.unit.sync.world import FakeMachine, World, branch, sid
 S = sid(1)
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def ann(world: World) -> FakeMachine:
-    return world.machine("ann")
-
-
 def reads(machine: FakeMachine, work: Callable[[], object]) -> list[tuple[str, int, int]]:
     """What of files was read while `work` was done: name, offset, length."""
     found: list[tuple[str, int, int]] = []

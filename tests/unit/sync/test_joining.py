@@ -20,11 +20,6 @@ S = sid(1)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
 def ann(world: World) -> FakeMachine:
     ann = world.machine("ann")
     ann.say(S, "ann's")

@@ -20,21 +20,6 @@ from tests.unit.sync.world import FakeMachine, World, sid
 S = sid(1)
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def ann(world: World) -> FakeMachine:
-    return world.machine("ann")
-
-
-@pytest.fixture
-def bob(world: World) -> FakeMachine:
-    return world.machine("bob")
-
-
 def written(machine: FakeMachine, work: Callable[[], object]) -> list[str]:
     """The paths that are put in place while `work` is done, in order."""
     found: list[str] = []

@@ -18,16 +18,6 @@ from tests.unit.sync.world import APP, APP_URL, HUB, FakeMachine, World, branch,
 S = sid(1)
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def ann(world: World) -> FakeMachine:
-    return world.machine("ann")
-
-
 def projects(machine: FakeMachine, scope: Scope | None = None) -> dict[str, str]:
     """What a survey finds: root → project."""
     return {replica.root: replica.project for replica in machine.survey(scope).replicas}

@@ -18,16 +18,6 @@ S = sid(1)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def ann(world: World) -> FakeMachine:
-    return world.machine("ann")
-
-
-@pytest.fixture
 def bob(world: World, ann: FakeMachine) -> FakeMachine:
     """A machine beside one that has pushed `app`."""
     ann.say(S, "ann's")
