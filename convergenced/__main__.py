@@ -18,7 +18,7 @@ from convergenced import __version__, steps
 from convergenced.control.assembly import real_parts
 from convergenced.control.keeper import StoreKeeper
 from convergenced.control.supervisor import Supervisor, single_instance
-from convergenced.control.workers import ThreadWorkers
+from convergenced.control.workers import ThreadWorkers, aside
 from convergenced.errors import ConvergenceError
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
@@ -98,6 +98,7 @@ def _run(once: bool) -> int:
             prune_backups=lambda folder, keep: prune_backups(
                 LocalPath(os.path.join(locations.backups_dir, folder)), keep
             ),
+            aside=aside,
             keeper=StoreKeeper(locations.store),
             on_turn=_Pulse(notifier, lambda: engine, parts.clock),
             # `watchdog_interval` is half of what the manager waits for, and every second turn tells it.

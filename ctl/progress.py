@@ -6,11 +6,11 @@ import sys
 import time
 from typing import cast
 
-from convergenced.control.answers import Status
+from convergenced.control.answers import Project, Status
 from convergenced.errors import ConvergenceError
 
 from .client import Connection
-from .render import Terminal, clean, clip, span
+from .render import Terminal, clean, clip, portion, span
 
 _STATUS_TIMEOUT = 2.0
 _SHOWN = 5
@@ -50,8 +50,12 @@ class Progress:
                 status = cast("Status", daemon.call("status", timeout=_STATUS_TIMEOUT))
         except ConvergenceError:
             return ""  # the request that is being waited for will say what is wrong
-        left = [
-            f"{clean(one['id'])} {one['state']}" for one in status["projects"] if one["state"] not in _SETTLED
-        ]
+        left = [_left(one) for one in status["projects"] if one["state"] not in _SETTLED]
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
         return f": {', '.join(left[:_SHOWN])}{more}" if left else ""
+
+
+def _left(project: Project) -> str:
+    progress = project.get("progress")
+    what = project["state"] if progress is None else f"importing {portion(progress['done'], progress['of'])}"
+    return f"{clean(project['id'])} {what}"

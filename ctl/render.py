@@ -173,6 +173,11 @@ def size(count: int) -> str:
     return f"{amount:.0f} TB"
 
 
+def portion(done: int, of: int) -> str:
+    """How far something is, in megabytes: `310 of 1,024 MB`."""
+    return f"{min(done, of) / 1e6:,.0f} of {of / 1e6:,.0f} MB"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 session`, `2 sessions`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from convergenced.control.answers import Attention, Peer, Project, Status
 from convergenced.errors import AttentionError, DegradedError
 
-from .render import Column, Terminal, clean, clock, parse_time, plural, size, table, tilde, when
+from .render import Column, Terminal, clean, clock, parse_time, plural, portion, size, table, tilde, when
 
 NARROW = 80
 """Columns below which times are shown without the time of day."""
@@ -119,6 +119,8 @@ def _daemon_state(status: Status) -> str:
 
 def _state_of(project: Project, now: float) -> str:
     state = project["state"]
+    if (progress := project.get("progress")) is not None:
+        return f"importing {100 * progress['done'] // max(1, progress['of'])} %"
     if state == "paused" and (until := parse_time(project.get("paused_until") or "")) is not None:
         return f"paused until {clock(until, now)}"
     if state in {"ahead", "behind"}:
@@ -169,16 +171,18 @@ def _about_peer(peer: Peer, now: float) -> str:
 
 
 def _about_moving(status: Status) -> list[str]:
-    moving = {
-        words: count
-        for state, words in _MOVING.items()
-        if (count := sum(one["state"] == state for one in status["projects"]))
-    }
-    return (
-        ["syncing: " + ", ".join(f"{plural(n, 'project')} {words}" for words, n in moving.items())]
-        if moving
-        else []
-    )
+    clauses = []
+    others = []
+    for project in status["projects"]:
+        if (progress := project.get("progress")) is None:
+            others.append(project["state"])
+        else:
+            clauses.append(f"importing {clean(project['id'])}: {portion(progress['done'], progress['of'])}")
+    moving = {words: others.count(state) for state, words in _MOVING.items() if state in others}
+    if moving:
+        counted = ", ".join(f"{plural(n, 'project')} {words}" for words, n in moving.items())
+        clauses.append(f"syncing: {counted}")
+    return clauses
 
 
 def _all_well(status: Status) -> str:

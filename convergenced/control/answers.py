@@ -67,8 +67,16 @@ class Held(TypedDict):
     reason: str
 
 
+class Progress(TypedDict):
+    """While much is taken in: bytes of local files that were, and all of them."""
+
+    done: int
+    of: int
+
+
 class _ProjectMore(TypedDict, total=False):
     paused_until: str | None
+    progress: Progress | None
 
 
 class Project(_ProjectMore):

@@ -32,7 +32,7 @@ class StoreKeeper:
         if not self._upkeep.is_due():
             return None
         if not self._is_humble:
-            _step_back()
+            step_back()
             self._is_humble = True
         try:
             done = self._upkeep.run()
@@ -50,7 +50,7 @@ class StoreKeeper:
             raise BrokenOffError
 
 
-def _step_back() -> None:
+def step_back() -> None:
     """Lets everything else go first, on the processor and on the disk: on Linux, for this thread alone."""
     if sys.platform != "linux":
         return

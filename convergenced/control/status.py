@@ -133,7 +133,14 @@ def _project(engine: Engine, machine: Machine, project: ProjectId) -> answers.Pr
         "last_ingest": iso(max(ingested, default=None)),
         "last_exchange": iso(max(exchanged, default=None)),
         "paused_until": iso(board.pauses.get(project)),
+        "progress": _progress([state.progress for state in states if state.progress is not None]),
     }
+
+
+def _progress(ones: list[tuple[int, int]]) -> answers.Progress | None:
+    if not ones:
+        return None
+    return {"done": sum(done for done, _ in ones), "of": sum(of for _, of in ones)}
 
 
 def _held(result: Pass) -> answers.Held | None:

@@ -6,6 +6,26 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from convergenced.control.keeper import step_back
+
+T = TypeVar("T")
+
+
+def aside(work: Callable[[], T]) -> T:
+    """Does the work in a thread of its own that lets everything else go first, and waits for it.
+
+    A thread that stepped back cannot step forward again.
+    """
+
+    def humbly() -> T:
+        step_back()
+        return work()
+
+    with ThreadPoolExecutor(1, "aside") as pool:
+        return pool.submit(humbly).result()
 
 
 class ThreadWorkers:

@@ -49,6 +49,8 @@ class ReplicaState:
     error: str | None = None
     hint: str = ""
     last_ingest: float | None = None
+    progress: tuple[int, int] | None = None
+    """While much is taken in: bytes that were, and all of them."""
     scan: Scan | None = None
     """What the newest pass saw of the folder, if it came out clean."""
     hints: set[str] = field(default_factory=set)

@@ -9,7 +9,7 @@ from convergenced.errors import StoreError
 from convergenced.model import Oid, Refusal
 from convergenced.store.branch import project_at
 from convergenced.sync.conflicts import names_in_conflict
-from convergenced.sync.ingest import IngestReport, ingest, policy_of
+from convergenced.sync.ingest import Bulk, IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
 from convergenced.sync.news import News, find_news
 from convergenced.sync.replica import Parts, Replica
@@ -45,13 +45,20 @@ class Pass:
         return list(dict.fromkeys([*self.ingest.refusals, *merged, *local, *self.left_out]))
 
 
-def converge(parts: Parts, replica: Replica, *, whole_machine: bool, since: Glance | None = None) -> Pass:
+def converge(
+    parts: Parts,
+    replica: Replica,
+    *,
+    whole_machine: bool,
+    since: Glance | None = None,
+    bulk: Bulk | None = None,
+) -> Pass:
     """Makes the replica and its project's branch agree, as far as nothing holds it.
 
     Looks at every file, or, with a glance, at those that may have changed since it.
     """
     policy = policy_of(parts, replica)
-    ingested = ingest(parts, replica, policy, since)
+    ingested = ingest(parts, replica, policy, since, bulk)
     localized = None
     if ingested.halted is None and not ingested.gone:
         refused = [refusal.where for refusal in ingested.refusals]

@@ -20,6 +20,7 @@ from convergenced.machine.state import Notice
 from convergenced.model import ProjectId
 from convergenced.ports import Checkouts, Peer, Watcher
 from convergenced.sync.board import HOLDS_BOTH, Attention, Board
+from convergenced.sync.ingest import IngestReport
 from convergenced.sync.news import FRESH, News
 from convergenced.sync.plan import Pace
 from convergenced.sync.replica import Parts
@@ -82,6 +83,8 @@ class Surroundings:
     open_peer: Callable[[PeerSettings], Peer]
     prune_backups: Callable[[str, int], object] = lambda folder, keep: None
     """Keeps the newest few backups of each file of a context folder."""
+    aside: Callable[[Callable[[], IngestReport]], IngestReport] = lambda work: work()
+    """Does work that takes long where it is in nobody's way."""
     keeper: Keeper = field(default_factory=NoKeeper)
     chance: Callable[[], float] = random.random
     on_turn: Callable[[], None] = field(default=lambda: None)

@@ -8,7 +8,7 @@ for a deletion; one bad file is set aside alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from convergenced import steps
@@ -48,6 +48,35 @@ from convergenced.sync.transcripts import TOO_LONG, TOO_LONG_REMEDY, take_transc
 
 COMMIT_SUBJECT_JOIN = "takes part"
 
+STEP_BYTES = 32 * 1024 * 1024
+"""New bytes that go into one commit; where there are more, several are made, the latest files first."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a commit brings."""
+
+    sessions: set[SessionId] = field(default_factory=set)
+    records: int = 0
+    memory: int = 0
+
+    def add(self, other: Changes) -> None:
+        """Counts what another commit brings too."""
+        self.sessions |= other.sessions
+        self.records += other.records
+        self.memory += other.memory
+
+    def message(self) -> str:
+        """The commit's subject."""
+        parts = []
+        if self.sessions:
+            noun = "session" if len(self.sessions) == 1 else "sessions"
+            detail = f" +{self.records} records" if self.records else ""
+            parts.append(f"{len(self.sessions)} {noun}{detail}")
+        if self.memory:
+            parts.append(f"memory {self.memory}")
+        return ", ".join(parts) or COMMIT_SUBJECT_JOIN
+
 
 @dataclass(slots=True)
 class IngestReport:
@@ -69,23 +98,34 @@ class IngestReport:
     """What stands in the folder."""
     looked_at: frozenset[str] | None = None
     """The paths that were looked at; None for all there are."""
+    new: int = 0
+    """Bytes that had not been read before."""
+    left: int = 0
+    """Bytes of those that were put off."""
+    changes: Changes = field(default_factory=Changes)
+
+    def follow(self, former: IngestReport) -> None:
+        """Takes up what the step before it found and did."""
+        self.changes.add(former.changes)
+        self.commit = self.commit or former.commit
+        self.message = self.changes.message()
+        self.retry |= former.retry
+        self.refusals = list(dict.fromkeys([*former.refusals, *self.refusals]))
+        if self.merged is not None and former.merged is not None:
+            refusals = dict.fromkeys([*former.merged.refusals, *self.merged.refusals])
+            self.merged = replace(self.merged, refusals=tuple(refusals))
 
 
-@dataclass(slots=True)
-class _Changes:
-    sessions: set[SessionId] = field(default_factory=set)
-    records: int = 0
-    memory: int = 0
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """What is done about work that takes long.
 
-    def message(self) -> str:
-        parts = []
-        if self.sessions:
-            noun = "session" if len(self.sessions) == 1 else "sessions"
-            detail = f" +{self.records} records" if self.records else ""
-            parts.append(f"{len(self.sessions)} {noun}{detail}")
-        if self.memory:
-            parts.append(f"memory {self.memory}")
-        return ", ".join(parts) or COMMIT_SUBJECT_JOIN
+    `tell` hears of the bytes that were taken and of how many there are; `aside` has the work done where it
+    is in nobody's way.
+    """
+
+    tell: Callable[[int, int], None] = lambda done, of: None
+    aside: Callable[[Callable[[], IngestReport]], IngestReport] = lambda work: work()
 
 
 def policy_of(parts: Parts, replica: Replica) -> Policy:
@@ -100,12 +140,31 @@ def policy_of(parts: Parts, replica: Replica) -> Policy:
     return layout.policy_of(parts.store, tree)
 
 
-def ingest(parts: Parts, replica: Replica, policy: Policy, since: Glance | None = None) -> IngestReport:
+def ingest(
+    parts: Parts, replica: Replica, policy: Policy, since: Glance | None = None, bulk: Bulk | None = None
+) -> IngestReport:
     """Commits what changed in the replica's folder, and brings it onto the project's branch.
 
-    Looks at everything, or, with a glance, at what may have changed since it.
+    Looks at everything, or, with a glance, at what may have changed since it. Much is committed in steps,
+    each of which is remembered: what ends this process costs one step.
     """
-    return _Ingest(parts, replica, policy).run(since)
+    report = _Ingest(parts, replica, policy).run(since)
+    if not report.left:
+        return report
+    bulk = bulk or Bulk()
+
+    def go_on(report: IngestReport = report) -> IngestReport:
+        of, is_going_on = report.new, report.commit is not None
+        while report.left and is_going_on:
+            bulk.tell(of - report.left, of)
+            former = report
+            report = _Ingest(parts, replica, policy, former.refusals).run(since)
+            is_going_on = report.commit is not None
+            report.follow(former)
+        report.retry |= report.left > 0
+        return report
+
+    return bulk.aside(go_on)
 
 
 def reread(parts: Parts, replica: Replica, policy: Policy) -> None:
@@ -117,7 +176,9 @@ def reread(parts: Parts, replica: Replica, policy: Policy) -> None:
 
 
 class _Ingest:
-    def __init__(self, parts: Parts, replica: Replica, policy: Policy) -> None:
+    def __init__(
+        self, parts: Parts, replica: Replica, policy: Policy, refused: Iterable[Refusal] = ()
+    ) -> None:
         self._parts = parts
         self._store = parts.store
         self._replica = replica
@@ -130,7 +191,9 @@ class _Ingest:
         """The paths that are looked at; None for all."""
         self._fresh: dict[str, FileNote] = {}
         self._report = IngestReport()
-        self._changes = _Changes()
+        self._changes = self._report.changes
+        self._put_off = {refusal.where for refusal in refused}
+        """Paths that are not read this time."""
         self._words = ""
         """What this machine says of itself."""
         self._is_behind = False
@@ -162,6 +225,7 @@ class _Ingest:
         report.sessions, report.size = len(scan.transcripts), scan.size
         # A commit on top leaves out what was not believed of a peer's tree: it is told now, or never.
         report.refusals.extend((*scan.refusals, *left_out))
+        self._choose(scan)
         tree = self._with_sessions(base, tip_tree, scan)
         tree = self._with_memory(tree, tip_tree, scan)
         if scan.is_empty and head is None and tip is not None:
@@ -185,6 +249,25 @@ class _Ingest:
                 return scan
         self._notes = parts.state.files(folder)
         return scan_folder(parts.files, context_dir)
+
+    def _choose(self, scan: Scan) -> None:
+        """Puts off what is too much for one step."""
+        files = {f"{sid}.jsonl": snapshot for sid, snapshot in self._transcripts(scan)}
+        files |= {path: scan.attached[path] for path in self._attached(scan)}
+        unread = {
+            path: snapshot.size - (min(note.consumed, snapshot.size) if note is not None else 0)
+            for path, snapshot in files.items()
+            if path not in self._put_off
+            and ((note := self._notes.get(path)) is None or note.snapshot != snapshot)
+        }
+        self._report.new = sum(unread.values())
+        taken = 0
+        for path in sorted(unread, key=lambda path: -files[path].mtime_ns):
+            if taken >= STEP_BYTES:
+                self._put_off.add(path)
+                self._report.left += unread[path]
+            else:
+                taken += unread[path]
 
     def _is_looked_at(self, path: str) -> bool:
         return self._only is None or path in self._only
@@ -284,6 +367,8 @@ class _Ingest:
         sessions: dict[SessionId, SessionTree] = {}
         for sid, snapshot in self._transcripts(scan):
             path = f"{sid}.jsonl"
+            if path in self._put_off:
+                continue
             with _setting_aside(self._report, path):
                 mine = base.sessions.get(sid, SessionTree())
                 theirs = tip.sessions.get(sid, SessionTree())
@@ -295,7 +380,9 @@ class _Ingest:
                     sessions[sid] = self._laid_out(mine, oid)
                     self._changes.sessions.add(sid)
         by_session: dict[SessionId, list[str]] = {}
-        for path in scan.attached if self._only is None else sorted(self._only & scan.attached.keys()):
+        for path in self._attached(scan):
+            if path in self._put_off:
+                continue
             by_session.setdefault(SessionId(path.partition("/")[0]), []).append(path)
         for sid, paths in by_session.items():
             held = sessions.get(sid) or base.sessions.get(sid, SessionTree())
@@ -322,6 +409,9 @@ class _Ingest:
             return scan.transcripts.items()
         sids = [sid for path in sorted(self._only) if (sid := session_of(path)) is not None]
         return [(sid, scan.transcripts[sid]) for sid in sids if sid in scan.transcripts]
+
+    def _attached(self, scan: Scan) -> Iterable[str]:
+        return scan.attached if self._only is None else sorted(self._only & scan.attached.keys())
 
     def _laid_out(self, session: SessionTree, transcript: Oid) -> SessionTree:
         if self._policy.layout == "flat":

@@ -14,6 +14,7 @@ from convergenced.sync.board import ReplicaState
 from convergenced.sync.converge import Pass, converge
 from convergenced.sync.desk import Desk, in_words
 from convergenced.sync.healing import Healing
+from convergenced.sync.ingest import Bulk
 from convergenced.sync.localize import LocalizeReport, holder_of
 from convergenced.sync.lookout import WATCH, Lookout
 from convergenced.sync.plan import retry_delay
@@ -44,10 +45,15 @@ class Passes:
         if WATCH in desk.board.degraded:
             since = None
 
+        def tell(done: int, of: int) -> None:
+            desk.post(lambda: _show(state, done, of))
+
+        bulk = Bulk(tell, desk.surroundings.aside)
+
         def work() -> Pass | None:
             if only_held and holder_of(desk.parts, replica, whole_machine) is not None:
                 return None
-            return converge(desk.parts, replica, whole_machine=whole_machine, since=since)
+            return converge(desk.parts, replica, whole_machine=whole_machine, since=since, bulk=bulk)
 
         desk.submit(
             desk.lane_of(replica.project),
@@ -57,7 +63,7 @@ class Passes:
         )
 
     def _failed(self, state: ReplicaState, error: Exception) -> None:
-        state.busy = False
+        state.busy, state.progress = False, None
         state.failures += 1
         state.retry_at = self._desk.clock.monotonic() + retry_delay(state.failures)
         if not isinstance(error, (ConvergenceError, OSError)):
@@ -71,7 +77,7 @@ class Passes:
     def _passed(self, state: ReplicaState, result: Pass | None, started: float) -> None:
         desk, project = self._desk, state.replica.project
         now = desk.clock.monotonic()
-        state.busy = False
+        state.busy, state.progress = False, None
         if result is None:
             state.held_at = now
             return
@@ -126,6 +132,10 @@ class Passes:
         for refusal in result.refusals:
             if refusal not in known:
                 self._desk.note("quarantine", project, f"{refusal.where} {refusal.reason}")
+
+
+def _show(state: ReplicaState, done: int, of: int) -> None:
+    state.progress = done, of
 
 
 def _counted(written: list[str], removed: list[str]) -> str:

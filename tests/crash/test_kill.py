@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import uuid
+from pathlib import Path
 
 import pytest
 
 from convergenced import steps
 from convergenced.steps import STEPS
+from convergenced.sync.ingest import STEP_BYTES
 from tests.crash.pairs import (
     DEEP,
     NEW_HERE,
@@ -27,7 +30,7 @@ from tests.crash.pairs import (
     lose_all_but_files,
     once,
 )
-from tests.e2e.machines import DAEMON, PATIENCE, Machine
+from tests.e2e.machines import DAEMON, PATIENCE, Machine, git, record
 
 KILLED = -signal.SIGKILL
 
@@ -135,6 +138,31 @@ def test_a_running_daemon_is_killed_at_a_step_and_started_again(
     finally:
         desktop.stop()
     _recover(pair, undisturbed)
+
+
+@pytest.mark.parametrize("step", ["ingest.read", "ingest.committed", "ingest.noted"])
+def test_killed_in_the_middle_of_a_long_import(tmp_path: Path, step: str) -> None:
+    one = Machine(tmp_path / "one", "desktop")
+    sids = [str(uuid.UUID(int=number)) for number in range(3)]
+    for sid in sids:
+        one.append(sid, record(sid, one.project, 0, "y" * 1_000) * (STEP_BYTES // 1_200))
+    local = one.files()
+    assert _die_at(one, f"{step}:2")
+    assert len(_committed(one)) == (1 if step == "ingest.read" else 2)
+    once(one)
+    assert _committed(one) == set(sids)
+    assert git("--git-dir", one.store, "rev-list", "--count", "project/proj").strip() == "3"
+    assert git("--git-dir", one.store, "fsck", "--strict", "--no-dangling") == ""
+    assert one.files() == local
+
+
+def _committed(machine: Machine) -> set[str]:
+    """The sessions on the replica's own ref."""
+    (ref,) = git(
+        "--git-dir", machine.store, "for-each-ref", "--format=%(refname)", "refs/convergence/"
+    ).split()
+    listed = git("--git-dir", machine.store, "ls-tree", "--name-only", f"{ref}:segments")
+    return set(listed.split())
 
 
 def _die_at(machine: Machine, step: str) -> bool:

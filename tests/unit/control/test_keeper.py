@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from convergenced.control.keeper import NICE, StoreKeeper
+from convergenced.control.workers import aside
 from convergenced.model import LocalPath
 from convergenced.store import upkeep
 from convergenced.store.git import GitStore
+from convergenced.store.intake import FEW_OBJECTS
 from convergenced.store.repo import open_store
 
 
@@ -21,6 +23,9 @@ def store(tmp_path: Path) -> GitStore:
     made = open_store(LocalPath(str(tmp_path / "store.git")))
     for number in range(300):
         made.write_blob(b"%d" % number)
+        if number % FEW_OBJECTS == 0:
+            made.settle()
+    made.settle()
     return made
 
 
@@ -62,3 +67,16 @@ def test_one_that_is_closed_leaves_the_rest_for_another_time(
     keeper.close()
     assert keeper.run() is None
     assert loose(store) == before
+
+
+def test_work_that_takes_long_is_done_by_a_thread_that_steps_back() -> None:
+    def work() -> tuple[int, int]:
+        return threading.get_ident(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    thread, priority = aside(work)
+    assert thread != threading.get_ident()
+    assert priority == NICE or sys.platform != "linux"
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == here
+    with pytest.raises(ZeroDivisionError):
+        aside(lambda: 1 // 0)

@@ -156,6 +156,13 @@ def test_what_is_under_way_is_said(state: str, said: str) -> None:
     assert exit_code(status) == 0
 
 
+def test_a_long_import_says_how_far_it_is() -> None:
+    status = synced()
+    project(status, state="pending", progress={"done": 310_000_000, "of": 1_024_000_000})
+    assert verdict(status, NOW) == "importing proj: 310 of 1,024 MB"
+    assert "importing 30 %" in "\n".join(lines(status, plain(100), NOW))
+
+
 @pytest.mark.parametrize("state", ["degraded", "halted"])
 def test_a_daemon_that_is_not_whole_comes_first_and_exits_6(state: str) -> None:
     status = busy()

@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
+from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import RefusedInputError
-from convergenced.merge.roster import parse_machine, parse_roster
-from convergenced.model import Content, LocalPath
+from convergenced.merge.roster import Policy, parse_machine, parse_roster
+from convergenced.model import Content, LocalPath, Oid, SessionId
+from convergenced.store.branch import project_at
 from convergenced.sync import ingest as ingesting
 from convergenced.sync import scan as scanning
 from convergenced.sync import transcripts
 from convergenced.sync.identity import folders_of
+from convergenced.sync.ingest import Bulk, IngestReport
 from convergenced.sync.transcripts import READ_BYTES, WINDOW_BYTES
 from tests.unit.sync.world import FakeMachine, World, branch, sid
 
@@ -741,3 +744,108 @@ def test_the_branch_moves_by_merging_where_others_went_on(world: World, ann: Fak
     assert b'"three"' in bob.stored(sid(2))
     assert set(bob.tree().sessions) == {S, sid(2)}
     assert world.hub.refs(branch("app"))
+
+
+# -- much at once
+
+
+@pytest.fixture
+def large(ann: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> list[SessionId]:
+    """Five sessions, the latest last, two of which are more than a step."""
+    monkeypatch.setattr(ingesting, "STEP_BYTES", 3_000)
+    sids = [sid(number) for number in range(1, 6)]
+    for one in sids:
+        ann.say(one, "x" * 2_000)
+        ann.world.advance(10)
+    return sids
+
+
+def test_much_is_committed_in_steps_the_latest_first(ann: FakeMachine, large: list[SessionId]) -> None:
+    ann.files.write(f"{ann.context()}/{large[4]}/subagents/a.jsonl", b'{"n":1}\n' * 1_000)
+    told: list[tuple[int, int]] = []
+    aside: list[object] = []
+
+    def work_aside(work: Callable[[], IngestReport]) -> IngestReport:
+        aside.append(work)
+        return work()
+
+    report = ingesting.ingest(
+        ann.parts, ann.app, Policy(), bulk=Bulk(lambda done, of: told.append((done, of)), work_aside)
+    )
+    commits = history(ann)
+    trees = [set(project_at(ann.store, oid)[0].sessions) for oid in reversed(commits)]
+    assert trees[0] < trees[1] < trees[-1] == set(large)
+    assert large[0] not in trees[0]
+    assert report.message == "5 sessions +5 records"
+    assert not report.retry
+    assert len(aside) == 1
+    of = sum(len(ann.local_bytes(one)) for one in large) + 8_000
+    assert [whole for _, whole in told] == [of] * len(told)
+    assert told == sorted(told)
+    assert len(told) == len(commits) - 1
+    assert ann.stored_folder(large[4]) == {"subagents/a.jsonl": b'{"n":1}\n' * 1_000}
+    assert ann.ingest().commit is None
+
+
+def test_one_step_is_lost_where_the_process_ends_in_the_middle(
+    ann: FakeMachine, large: list[SessionId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[str] = []
+
+    def end(step: str) -> None:
+        reached.append(step)
+        if reached.count("ingest.read") == 3:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(steps, "hook", end)
+    with pytest.raises(RuntimeError):
+        ann.ingest()
+    monkeypatch.setattr(steps, "hook", None)
+    read = {name for name, _, _ in reads(ann, ann.ingest)}
+    assert read == {f"{large[0]}.jsonl"}
+    assert set(ann.tree().sessions) == set(large)
+
+
+def test_what_is_refused_is_read_and_told_once(
+    ann: FakeMachine, large: list[SessionId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Rewriter.localize
+
+    def spoil(self: Rewriter, data: bytes, content: Content) -> bytes:
+        local = plain(self, data, content)
+        return b"spoiled" if str(large[4]).encode() in local else local
+
+    monkeypatch.setattr(Rewriter, "localize", spoil)
+    report = ann.ingest()
+    assert [refusal.where for refusal in report.refusals] == [f"{large[4]}.jsonl"]
+    assert set(ann.tree().sessions) == set(large[:4])
+
+
+def test_where_nothing_of_a_step_can_be_committed_the_rest_comes_later(
+    ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingesting, "STEP_BYTES", 1_000)
+    ann.say(sid(1), "hello")
+    ann.ingest()
+    ann.say(sid(1), "world")
+    ann.world.advance(10)
+    for number in (2, 3):
+        ann.files.write(ann.transcript(sid(number)), b"x" * 1_500)
+    report = ann.ingest()
+    assert report.retry
+    for _ in range(3):
+        report = ann.ingest()
+    assert not report.retry
+    assert ann.texts(sid(1)) == ["hello", "world"]
+    assert ann.stored(sid(1)).count(b"\n") == 2
+
+
+def history(machine: FakeMachine) -> list[Oid]:
+    """The commits of the branch, the newest first."""
+    found = []
+    oid = machine.tip()
+    while oid is not None:
+        found.append(oid)
+        parents = machine.store.read_commit(oid).parents
+        oid = parents[0] if parents else None
+    return found
