@@ -24,6 +24,7 @@ from convergenced.sync.healing import Healing
 from convergenced.sync.housekeeping import Housekeeping
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.passes import Passes
+from convergenced.sync.patrol import Patrol
 from convergenced.sync.plan import replica_due
 from convergenced.sync.preview import preview
 from convergenced.sync.rounds import Rounds
@@ -48,6 +49,7 @@ class Engine:
         self._rounds = Rounds(self.desk, self._lookout, self._healing)
         self._passes = Passes(self.desk, self._lookout, self._rounds, self._healing)
         self._housekeeping = Housekeeping(self.desk)
+        self._patrol = Patrol(self.desk, self._lookout)
         self._rescan_due = 0.0
         self._drift = 0.0
         self._waiters: list[_Waiter] = []
@@ -145,7 +147,7 @@ class Engine:
         times = [now + self.desk.surroundings.idle_turn, self._rescan_due]
         if self._lookout.due is not None:
             times.append(self._lookout.due)
-        others = (self._healing.next_due(), self._housekeeping.due)
+        others = (self._healing.next_due(), self._housekeeping.due, self._patrol.due)
         times.extend(due for due in others if due is not None)
         times.extend(due for _, due in self._passes_due())
         times.extend(peer.due_at for peer in self.board.peers.values() if self._rounds.may_start(peer))
@@ -179,6 +181,7 @@ class Engine:
             self._lookout.start()
         self._healing.start_due()
         self._housekeeping.start_due()
+        self._patrol.start_due()
         for state, due in self._passes_due():
             if now >= due:
                 self._passes.start(state)

@@ -25,6 +25,8 @@ RETRY = 30.0
 LANE = "local-0"
 WATCH = "watch"
 """The part that is degraded while hints may be missing."""
+WATCH_AGAIN = 300.0
+"""Seconds after which a watcher that is in trouble may be begun anew: its limit may have been raised."""
 MAX_HINTS = 1_000
 """Changes beyond which everything is looked at."""
 
@@ -40,6 +42,7 @@ class Lookout:
         self._is_stale = False
         self._ignored: set[str] = set()
         self._is_watching = False
+        self._watching_since = 0.0
         self.identities: dict[ProjectId, Identity] = {}
         self.surveys = 0
         """How many surveys were completed."""
@@ -112,7 +115,7 @@ class Lookout:
         self._ignored = result.ignored
         self.surveys += 1
         self._take_in(result)
-        self.watch(anew=was_halted is not None)
+        self.watch(anew=was_halted is not None or self._is_stale_watch())
 
     def _take_in(self, result: Survey) -> None:
         board, now = self._desk.board, self._desk.clock.monotonic()
@@ -144,14 +147,27 @@ class Lookout:
                     desk.degrade(WATCH, error)
                 return
             self._is_watching = True
+            self._watching_since = desk.clock.monotonic()
             self._look_at_all()
-        trouble = watcher.trouble()
+        self.check()
+
+    def check(self) -> None:
+        """Takes up what the watcher says of itself."""
+        desk = self._desk
+        if not self._is_watching:
+            return
+        trouble = desk.surroundings.watcher.trouble()
         if trouble is None:
             if WATCH in desk.board.degraded:
                 self._look_at_all()
             desk.restore(WATCH)
         else:
             desk.degrade(WATCH, ConvergenceError(trouble, "changes are still found by scanning"))
+
+    def _is_stale_watch(self) -> bool:
+        """Whether a watcher in trouble has had its time: what it lacked may be there for another one."""
+        age = self._desk.clock.monotonic() - self._watching_since
+        return WATCH in self._desk.board.degraded and age >= WATCH_AGAIN
 
     def _look_at_all(self) -> None:
         """Nothing was heard for a while: what was seen before is not to be gone by."""
