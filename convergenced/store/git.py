@@ -142,7 +142,10 @@ class GitStore:
 
     def settle(self) -> None:
         """Makes all that was written durable, as every move of a ref does. Raises `StoreError`."""
-        self._intake.settle()
+        try:
+            self._intake.settle()
+        except StoreError as error:
+            raise _unwritable(error) from error
 
     def reopen(self) -> None:
         """Forgets what is remembered of the files: they were changed by other means."""
@@ -186,7 +189,10 @@ class GitStore:
     def _write(self, kind: ObjectKind, data: bytes) -> Oid:
         oid = object_id(kind, data)
         if not self._intake.holds(oid) and not self._has(oid):
-            self._intake.add(oid, kind, data)
+            try:
+                self._intake.add(oid, kind, data)
+            except StoreError as error:
+                raise _unwritable(error) from error
         return oid
 
     def _has(self, oid: Oid) -> bool:
@@ -217,6 +223,10 @@ def _target(repo: pygit2.Repository, ref: str) -> Oid | None:
     except KeyError:
         return None
     return Oid(str(target)) if isinstance(target, pygit2.Oid) else None
+
+
+def _unwritable(error: StoreError) -> StoreError:
+    return StoreError(f"the store cannot be written: {error.summary}", error.hint)
 
 
 def _missing(oid: Oid, kind: ObjectKind) -> MissingObjectError:

@@ -1,9 +1,10 @@
-"""What was written to the store and is not on the disk yet.
+"""What was written to a repository and is not on the disk yet.
 
 Owns new objects until they are made durable, all together, right before a ref moves: waiting for the
 disk once costs as much for one object as for many. Promises: what was written can be read at once, by
-any thread; after `settle` it is durable, and a thread whose objects were lost because the disk refused
-hears of it before it moves a ref; memory stays bounded, as many objects go into a pack on the disk.
+any thread; objects get their names in the order in which they came; after `settle` they are durable, and
+a thread whose objects were lost because the disk refused hears of it before it moves a ref; memory stays
+bounded, as many objects go into a pack on the disk.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Intake:
                 self._batch = _Batch()
                 self._lost += 1
                 batch.drop()
-                raise StoreError(f"the store cannot be written: {error}", _HINT) from error
+                raise StoreError(f"{self._packs} cannot be written: {error}", _HINT) from error
             is_full = batch.pack is not None and batch.pack.size > PACK_BYTES
         if is_full:
             self._settle()
@@ -134,10 +135,12 @@ class Intake:
                 self._batch = _Batch()
             try:
                 batch.settle(self._repository)
-            except (OSError, StoreError) as error:
+            except StoreError:
                 self._lost += 1
-                summary = error.summary if isinstance(error, StoreError) else str(error)
-                raise StoreError(f"the store cannot be written: {summary}", _HINT) from error
+                raise
+            except OSError as error:
+                self._lost += 1
+                raise StoreError(f"{self._packs} cannot be written: {error}", _HINT) from error
             finally:
                 with self._lock:
                     self._leaving = _Batch()

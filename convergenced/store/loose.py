@@ -102,7 +102,7 @@ def write_loose(repository: str, oid: Oid, kind: ObjectKind, data: bytes) -> Non
 def write_loose_together(repository: str, objects: Objects) -> None:
     """Puts objects in place like `write_loose`, and waits for the disk as if they were one.
 
-    Each is whole and durable by itself: they get their names in no order. Raises `StoreError`.
+    They get their names in the order of the mapping. Raises `StoreError`.
     """
     file = repository
     with contextlib.ExitStack() as cleaning:
@@ -125,9 +125,8 @@ def _begin_file(file: str, data: bytes, cleaning: contextlib.ExitStack) -> tuple
     """What will be at `file`, under a temporary name, complete but not durable."""
     name = f"tmp_obj_{secrets.token_hex(8)}"  # git's upkeep sweeps such names
     temporary = os.path.join(os.path.dirname(file), name)
-    stream = cleaning.enter_context(open(temporary, "xb"))  # noqa: SIM115 - entered
+    stream = cleaning.enter_context(open(temporary, "xb", opener=read_only))  # noqa: SIM115 - entered
     cleaning.callback(_unlink, temporary)
-    os.fchmod(stream.fileno(), 0o444)
     stream.write(data)
     stream.flush()
     return file, stream
@@ -201,6 +200,11 @@ def _rest(stream: BinaryIO, inflate: zlib._Decompress, left: int) -> Iterator[by
 def _check_end(inflate: zlib._Decompress, same: bool) -> None:
     if not inflate.eof or not same:
         raise DamagedError("its bytes have another name" if inflate.eof else "its file is cut off")
+
+
+def read_only(path: str, flags: int) -> int:
+    """Opens a file of a repository, as git has them: nobody changes it later."""
+    return os.open(path, flags, 0o444)
 
 
 def make_folder(folder: str) -> None:

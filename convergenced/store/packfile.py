@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from convergenced.model import LocalPath, Oid
-from convergenced.store.loose import make_folder, sync_all, sync_folders
+from convergenced.store.loose import make_folder, read_only, sync_all, sync_folders
 from convergenced.store.objects import ObjectKind
 
 LEVEL = 1
@@ -65,8 +65,7 @@ class PackWriter:
         self._folder = folder
         self._stem = os.path.join(folder, TEMPORARY + secrets.token_hex(8))
         make_folder(folder)
-        self._stream = open(f"{self._stem}.pack", "x+b")  # noqa: SIM115 - open until it is finished
-        os.fchmod(self._stream.fileno(), 0o444)
+        self._stream = open(f"{self._stem}.pack", "x+b", opener=read_only)  # noqa: SIM115 - open until it is finished
         self._stream.write(bytes(_HEADER_BYTES))
         self._places: dict[Oid, _Place] = {}
         self.size = _HEADER_BYTES
@@ -98,8 +97,7 @@ class PackWriter:
         """Makes the pack durable and gives it its name. Afterwards it is closed, however this ends."""
         try:
             digest = self._seal()
-            with open(f"{self._stem}.idx", "xb") as index:
-                os.fchmod(index.fileno(), 0o444)
+            with open(f"{self._stem}.idx", "xb", opener=read_only) as index:
                 index.write(self._index(digest))
                 index.flush()
                 sync_all([self._stream.fileno(), index.fileno()])

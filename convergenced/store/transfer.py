@@ -1,6 +1,6 @@
-"""Copies history from one repository to another, object by object, and looks at each.
+"""Copies history from one repository to another and looks at each object.
 
-Owns what may enter a repository without the git program's checks. Promises: an object is written
+Owns what may enter a repository without the git program's checks. Promises: an object gets there
 after everything it names, so that a repository holds whole histories at every moment; only under
 the id that its bytes really have; and only what `git fsck --strict` has nothing against, as one bad
 tree in a history would keep every stricter hub from taking it ever again.
@@ -8,16 +8,18 @@ tree in a history would keep every stricter hub from taking it ever again.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pygit2
 from pygit2.enums import ObjectType
 
 from convergenced.errors import StoreError
-from convergenced.model import MODE_TREE, Oid
-from convergenced.store.loose import MAX_OBJECT, DamagedError, read_loose, write_loose
+from convergenced.model import MODE_TREE, LocalPath, Oid
+from convergenced.store.intake import Intake
+from convergenced.store.loose import MAX_OBJECT, DamagedError, read_loose
 from convergenced.store.objects import ObjectKind, format_tree, object_id, parse_commit, parse_tree
 
 _MODE_SUBMODULE = 0o160000
@@ -56,38 +58,41 @@ def copy_history(
     """Copies `tip` and what it reaches into `target`.
 
     What `target` has is taken to be whole. `check` is called between objects and may raise to
-    break off. Raises `ValueError` for what is absent, damaged or not allowed, and what pygit2
-    raises where `target` cannot be written.
+    break off. Raises `ValueError` for what is absent, damaged or not allowed, and `OSError` where
+    `target` cannot be written.
     """
+    arriving = Intake(LocalPath(target.path))
     pending: list[tuple[pygit2.Oid, ObjectKind, bytes | None]] = [(tip, "commit", None)]
     while pending:
         check()
         oid, kind, data = pending.pop()
-        if oid in target.odb:
+        name = Oid(str(oid))
+        if arriving.holds(name) or oid in target.odb:
             continue
         if data is None:
             data = _read(source, oid, kind)
             children: list[tuple[pygit2.Oid, ObjectKind, bytes | None]] = [
-                (pygit2.Oid(hex=child.oid), child.kind, None) for child in named_by(kind, Oid(str(oid)), data)
+                (pygit2.Oid(hex=child.oid), child.kind, None) for child in named_by(kind, name, data)
             ]
             if children:
                 # Read again when its turn comes: a long history is not held in memory.
                 pending.append((oid, kind, data if kind == "tree" else b""))
                 pending += children
                 continue
-        write_object(target, Oid(str(oid)), kind, data or _read(source, oid, kind))
+        data = data or _read(source, oid, kind)
+        with _refusing():
+            arriving.add(name, kind, data)
+    with _refusing():
+        arriving.settle()
 
 
-def write_object(target: pygit2.Repository, oid: Oid, kind: ObjectKind, data: bytes) -> None:
-    """Keeps an object. Raises what pygit2 raises, with the reason in its words."""
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Tells what the target's disk refuses apart from what is wrong with the source."""
     try:
-        target.odb.write(_KINDS[kind], data)
-    except pygit2.GitError as error:
-        # Of a long object libgit2 does not say why it could not be written, but what went wrong before that.
-        try:
-            write_loose(target.path, oid, kind, data)
-        except StoreError as reason:
-            raise OSError(reason.summary) from error
+        yield
+    except StoreError as error:
+        raise OSError(error.summary) from error
 
 
 def take_over(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import threading
@@ -16,7 +17,9 @@ from convergenced.errors import MissingObjectError, StoreError
 from convergenced.model import MODE_BLOB, Author, Commit, LocalPath, Oid, TreeEntry
 from convergenced.store import intake, loose, packfile
 from convergenced.store.git import GitStore
+from convergenced.store.peers import open_peer
 from convergenced.store.repo import open_store
+from convergenced.store.transfer import copy_history
 
 REF = "refs/heads/project/app"
 
@@ -174,3 +177,52 @@ def test_a_store_that_went_away_is_not_made_again(store: GitStore, tmp_path: Pat
     with pytest.raises(StoreError):
         loose.write_loose(store.path, Oid("0" * 40), "blob", b"")
     assert not Path(store.path).exists()
+
+
+def test_a_crash_between_two_names_leaves_whole_histories(
+    store: GitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tip = commit(store, b"one", b"two")
+    plain, left = os.replace, [2]
+
+    def replace(source: str, target: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EIO, "the machine went off")
+        plain(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(StoreError):
+        store.settle()
+    repository = pygit2.Repository(store.path)
+    assert tip not in repository
+    assert all(Oid(str(pygit2.hash(data))) in repository for data in (b"one", b"two"))
+
+
+def test_a_long_history_gets_to_a_path_as_one_pack(store: GitStore, tmp_path: Path) -> None:
+    hub = pygit2.init_repository(str(tmp_path / "hub.git"), bare=True)
+    store.swap(REF, None, commit(store, *many()))
+    peer = open_peer(hub.path, store.path, name="hub", environ={})
+    assert peer.push([REF]) == {REF: None}
+    folder = Path(hub.path, "objects", "pack")
+    assert sorted(path.suffix for path in folder.iterdir()) == [".idx", ".pack"]
+    assert {path.stat().st_mode & 0o222 for path in folder.iterdir()} == {0}
+    subprocess.run(
+        ["git", "--git-dir", hub.path, "fsck", "--strict", "--full"], check=True, capture_output=True
+    )
+
+
+def test_a_push_that_is_broken_off_leaves_nothing_behind(store: GitStore, tmp_path: Path) -> None:
+    hub = pygit2.init_repository(str(tmp_path / "hub.git"), bare=True)
+    tip = commit(store, *many())
+    store.swap(REF, None, tip)
+    turns = iter(range(intake.FEW_OBJECTS + 10))
+
+    def check() -> None:
+        if next(turns, None) is None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        copy_history(pygit2.Repository(store.path), hub, pygit2.Oid(hex=tip), check)
+    gc.collect()
+    assert [path for path in Path(hub.path, "objects").rglob("*") if path.is_file()] == []
