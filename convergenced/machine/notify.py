@@ -31,6 +31,11 @@ class Notifier:
             return cls(path, _watchdog_interval(environ))
         return cls(None)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a service manager."""
+        return self._address is not None
+
     def ready(self) -> None:
         """The daemon serves."""
         self._send("READY=1")

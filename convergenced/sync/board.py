@@ -8,6 +8,7 @@ unless it was looked at and no check failed.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -171,18 +172,27 @@ class Board:
 
     def of_project(self, project: str) -> list[ReplicaState]:
         """The project's replicas, the primary one first."""
-        states = [state for state in self.replicas.values() if state.replica.project == project]
-        return sorted(states, key=lambda state: (not state.replica.primary, state.replica.folder))
+        return _in_order(state for state in self.replicas.values() if state.replica.project == project)
+
+    def by_project(self) -> dict[ProjectId, list[ReplicaState]]:
+        """All replicas as `projects` and `of_project` give them, in one go."""
+        found: dict[ProjectId, list[ReplicaState]] = {}
+        for state in self.replicas.values():
+            found.setdefault(state.replica.project, []).append(state)
+        return {project: _in_order(found[project]) for project in sorted(found)}
 
     def missing(self, project: ProjectId, since: float = -1.0) -> list[Missing]:
         """Why the project is not in step; empty where it is.
 
         Passes and rounds that were started before `since` (monotonic) do not count as a look.
         """
+        return self._missing(project, self.of_project(project), since)
+
+    def _missing(self, project: ProjectId, states: list[ReplicaState], since: float) -> list[Missing]:
         if self.is_paused(project):
             return [Missing(project, "paused", "paused")]
-        found = [miss for state in self.of_project(project) for miss in self._replica_missing(state, since)]
-        newest = max((state.started_at for state in self.of_project(project)), default=since)
+        found = [miss for state in states for miss in self._replica_missing(state, since)]
+        newest = max((state.started_at for state in states), default=since)
         for name, peer in self.peers.items():
             found.extend(self._peer_missing(project, name, peer, min(newest, since) if since >= 0 else -1.0))
         return found
@@ -250,8 +260,9 @@ class Board:
             return f"halted: {self.halted}"
         if ALL in self.pauses:
             return "paused"
-        waiting = sum(1 for project in self.projects() if self.missing(project))
-        number = len(self.projects())
+        projects = self.by_project()
+        waiting = sum(1 for project, states in projects.items() if self._missing(project, states, -1.0))
+        number = len(projects)
         noun = "project" if number == 1 else "projects"
         return f"{number} {noun}, {waiting} not in step" if waiting else f"{number} {noun} in step"
 
@@ -262,8 +273,8 @@ class Board:
             fix = "bring it back, or stop here: convergencectl down"
             found.append(Attention("halted", None, f"nothing is synced: {self.halted}", fix))
         found.extend(self.degraded.values())
-        for project in self.projects():
-            for state in self.of_project(project):
+        for states in self.by_project().values():
+            for state in states:
                 found.extend(_replica_attention(state))
         for name, peer in self.peers.items():
             if peer.error is not None:
@@ -283,6 +294,11 @@ class Board:
                     found.extend(_refused(project, refusal) for refusal in outcome.refusals)
         found.extend(_refused(None, refusal) for refusal in self.refusals)
         return list(dict.fromkeys(found))
+
+
+def _in_order(states: Iterable[ReplicaState]) -> list[ReplicaState]:
+    """The primary one first."""
+    return sorted(states, key=lambda state: (not state.replica.primary, state.replica.folder))
 
 
 def held_text(result: Pass) -> str:

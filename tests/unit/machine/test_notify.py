@@ -87,3 +87,8 @@ def test_a_long_status_is_cut_to_one_line(manager: socket.socket, tmp_path: Path
 def test_the_watchdog_is_fed_in_half_its_time(environ: dict[str, str], interval: float | None) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": "/run/notify", **environ})
     assert notifier.watchdog_interval == interval
+
+
+def test_whether_there_is_a_manager_can_be_told() -> None:
+    assert Notifier.from_environment({"NOTIFY_SOCKET": "/run/notify"}).is_heard
+    assert not Notifier.from_environment({}).is_heard

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, ValuesView
 
 import pytest
 
@@ -221,3 +221,29 @@ def test_a_project_has_its_primary_folder_first(board: Board, state: ReplicaStat
     assert board.of_project(APP) == [state, second]
     assert board.projects() == [APP]
     assert texts(board) == ["local changes are being looked at"]
+
+
+class Counted(dict[str, ReplicaState]):
+    """Replicas that count how often all of them are gone through."""
+
+    times = 0
+
+    def values(self) -> ValuesView[ReplicaState]:
+        self.times += 1
+        return super().values()
+
+
+def test_many_projects_are_gone_through_once_for_the_whole(peer: PeerStatus) -> None:
+    replicas = [
+        Replica(ProjectId(f"app-{number}"), f"-app-{number}-{primary}", LocalPath("/app"), primary)
+        for number in range(30)
+        for primary in (False, True)
+    ]
+    board = Board(replicas=Counted((one.folder, ReplicaState(one)) for one in replicas), peers={"hub": peer})
+    assert board.summary() == "30 projects, 30 not in step"
+    assert board.attention() == []
+    assert isinstance(board.replicas, Counted)
+    assert board.replicas.times <= 2
+    assert list(board.by_project()) == board.projects()
+    for project, states in board.by_project().items():
+        assert states == board.of_project(project)
