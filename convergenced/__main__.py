@@ -39,9 +39,6 @@ from convergenced.sync.replica import Parts
 
 log = logging.getLogger("convergenced")
 
-TELL_EVERY = 1.0
-"""Seconds between two looks whether there is something to tell the service manager, at least."""
-
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """Levels as journald reads them at the beginning of a line (sd-daemon(3))."""
 
@@ -133,20 +130,16 @@ class _Pulse:
         self._alive_at = -math.inf
         self._told_ready = False
         self._told = ""
-        self._told_at = -math.inf
 
     def __call__(self) -> None:
         engine = self._engine()
         if engine.ready and not self._told_ready:
             self._told_ready = True
             self._notifier.ready()
+        if self._notifier.is_heard and (text := engine.board.summary()) != self._told:
+            self._told = text
+            self._notifier.status(text)
         interval, now = self._notifier.watchdog_interval, self._clock.monotonic()
-        if self._notifier.is_heard and now - self._told_at >= TELL_EVERY:
-            self._told_at = now
-            text = engine.board.summary()
-            if text != self._told:
-                self._told = text
-                self._notifier.status(text)
         if interval is not None and now - self._alive_at >= interval / 2:
             self._alive_at = now
             self._notifier.watchdog()
