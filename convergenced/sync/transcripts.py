@@ -19,7 +19,7 @@ from convergenced.merge.segments import append_transcript, read_transcript
 from convergenced.model import EMPTY_TREE, Content, LocalPath, Oid, Snapshot
 from convergenced.ports import Files, Objects
 
-READ_BYTES = 4 * 1024 * 1024
+READ_BYTES = 1024 * 1024
 WINDOW_BYTES = 64 * 1024
 """The client rewrites a tail within the last 64 KiB, so that much is compared before appending."""
 MAX_RECORD_BYTES = 512 * 1024 * 1024
