@@ -133,9 +133,10 @@ class Files(Protocol):
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing.
 
-        It has the first `kept` bytes of `expect`, then `chunks`. Writes beside it, syncs, calls `guard` (which raises `HeldError` to stop), checks that what
-        stands there still is `expect` (raises `FileChangedError`), keeps the old file at `backup`,
-        renames, syncs the folder. Missing folders are made, 0700; the file is 0600.
+        It has the first `kept` bytes of `expect`, then `chunks`. Writes beside it, syncs, calls `guard`
+        (which raises `HeldError` to stop), checks that what stands there still is `expect` (raises
+        `FileChangedError`), keeps the old file at `backup`, renames, syncs the folder. Missing folders are
+        made, 0700; the file is 0600.
         """
         ...
 
