@@ -132,9 +132,9 @@ def shorten_session(machine: Machine) -> None:
         transcript = tree.sessions[SessionId(OURS)].transcript
         assert transcript is not None
         first = b"".join(read_transcript(store, transcript)).splitlines(keepends=True)[0]
-        return replace(
-            tree, sessions={**tree.sessions, SessionId(OURS): SessionTree(write_transcript(store, [first]))}
-        )
+        shortened = write_transcript(store, [first])
+        store.settle()
+        return replace(tree, sessions={**tree.sessions, SessionId(OURS): SessionTree(shortened)})
 
     commit_by_hand(machine, change)
 
