@@ -25,15 +25,12 @@ class StoreKeeper:
     def __init__(self, store: LocalPath) -> None:
         self._upkeep = Upkeep(store, self._check)
         self._stopping = threading.Event()
-        self._is_humble = False
 
     def run(self) -> str | None:
         """Packs the store if much has gathered; says what was done."""
         if not self._upkeep.is_due():
             return None
-        if not self._is_humble:
-            step_back()
-            self._is_humble = True
+        step_back()  # it may be another thread each time
         try:
             done = self._upkeep.run()
         except BrokenOffError:

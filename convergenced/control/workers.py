@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -12,6 +13,9 @@ from typing import TypeVar
 from convergenced.control.keeper import step_back
 
 T = TypeVar("T")
+
+REST = 150.0
+"""Seconds without a job after which the thread of a lane ends: longer than between two rounds with a peer."""
 
 
 def aside(work: Callable[[], T]) -> T:
@@ -28,37 +32,56 @@ def aside(work: Callable[[], T]) -> T:
         return pool.submit(humbly).result()
 
 
-class ThreadWorkers:
-    """One daemon thread for each lane, made when the lane is first used."""
+Jobs = queue.SimpleQueue[Callable[[], None] | None]
 
-    def __init__(self) -> None:
-        self._lanes: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
-        self._threads: list[threading.Thread] = []
+
+class ThreadWorkers:
+    """One daemon thread for each lane that has something to do.
+
+    It ends after `rest` seconds without a job, and with it what was opened for that thread alone.
+    """
+
+    def __init__(self, rest: float = REST) -> None:
+        self._rest = rest
+        self._lock = threading.Lock()
+        self._lanes: dict[str, tuple[Jobs, threading.Thread]] = {}
         self._closed = False
 
     def submit(self, lane: str, job: Callable[[], None]) -> None:
         """Runs the job soon; after `drain` it is dropped."""
-        if self._closed:
-            return
-        if lane not in self._lanes:
-            jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-            thread = threading.Thread(target=self._work, args=(jobs,), name=lane, daemon=True)
-            self._lanes[lane] = jobs
-            self._threads.append(thread)
-            thread.start()
-        self._lanes[lane].put(job)
+        with self._lock:
+            if self._closed:
+                return
+            if lane not in self._lanes:
+                jobs: Jobs = queue.SimpleQueue()
+                thread = threading.Thread(target=self._work, args=(lane, jobs), name=lane, daemon=True)
+                self._lanes[lane] = jobs, thread
+                thread.start()
+            self._lanes[lane][0].put(job)
 
     def drain(self, seconds: float) -> bool:
         """Lets each lane finish the job it is at; tells whether all did within `seconds`."""
-        self._closed = True
-        for jobs in self._lanes.values():
+        with self._lock:
+            self._closed = True
+            lanes = list(self._lanes.values())
+        for jobs, _ in lanes:
             jobs.put(None)
         until = time.monotonic() + seconds
-        for thread in self._threads:
+        for _, thread in lanes:
             thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for _, thread in lanes)
 
-    def _work(self, jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-        while (job := jobs.get()) is not None:
+    def _work(self, lane: str, jobs: Jobs) -> None:
+        while (job := self._next(lane, jobs)) is not None:
             if not self._closed:
                 job()
+
+    def _next(self, lane: str, jobs: Jobs) -> Callable[[], None] | None:
+        """The lane's next job; None where the lane is to end."""
+        with contextlib.suppress(queue.Empty):
+            return jobs.get(timeout=self._rest)
+        with self._lock:
+            if jobs.empty():
+                self._lanes.pop(lane, None)
+                return None
+        return jobs.get()

@@ -185,9 +185,11 @@ class Lookout:
         if state is None:
             self.want(desk.settings.ingest.quiet)
             return
-        state.hints.add(below)
+        if not state.is_all_asked:
+            state.hints.add(below)
         if len(state.hints) > MAX_HINTS:
             state.is_all_asked = True
+            state.hints.clear()
         state.last_change = desk.clock.monotonic()
         if state.first_change is None:
             state.first_change = state.last_change

@@ -16,6 +16,7 @@ from convergenced.machine.settings_schema import (
 from convergenced.model import ProjectId
 from convergenced.store.branch import tracking_ref
 from convergenced.sync.engine import MAX_BATCH, WAKE_JUMP
+from convergenced.sync.lookout import MAX_HINTS
 from convergenced.sync.once import one_pass
 from convergenced.sync.passes import _counted
 from convergenced.sync.plan import PUSH_DELAY
@@ -234,6 +235,24 @@ def test_run_turns_until_it_is_stopped(ann: FakeMachine) -> None:
     engine.run()
     assert len(turns) == 50
     assert ann.tip() is not None
+
+
+def test_what_is_hinted_at_while_it_is_paused_does_not_gather(world: World, ann: FakeMachine) -> None:
+    ann.say(S, "hello")
+    ann.start()
+    world.advance(INTERVAL)
+    ann.engine.pause([APP], None)
+    for number in range(3 * MAX_HINTS):
+        ann.watcher.hint(f"{ann.context()}/{number}")
+    while not ann.engine.desk.messages.empty():
+        ann.engine.turn()
+    (one,) = ann.engine.board.of_project(APP)
+    assert one.is_all_asked
+    assert len(one.hints) <= MAX_HINTS
+    ann.say(S, "more")
+    ann.engine.resume([APP])
+    world.advance(INTERVAL)
+    assert b'"more"' in ann.stored(S)
 
 
 def test_a_flood_of_hints_does_not_keep_it_from_its_work(ann: FakeMachine) -> None:
