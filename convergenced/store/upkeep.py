@@ -28,6 +28,9 @@ from convergenced.model import LocalPath
 LOOSE_LIMIT = 2_000
 """Loose objects that may gather before they are packed."""
 
+PACK_LIMIT = 50
+"""Packs worth joining that may gather: each fetch and each step of a long import makes one."""
+
 GROWTH = 2
 """A pack is left alone while it is at least this many times as large as all smaller ones together."""
 
@@ -73,10 +76,13 @@ class Upkeep:
         """Packs that a newer one holds; another thread may be about to read them, so they go next time."""
 
     def is_due(self) -> bool:
-        """Whether there is enough to do. Looks at one folder."""
-        folder = os.path.join(self._objects, _FAN_OUT)
+        """Whether there is enough to do. Looks at two folders."""
         with contextlib.suppress(FileNotFoundError):
-            return len(os.listdir(folder)) * 256 >= LOOSE_LIMIT
+            if len(os.listdir(os.path.join(self._objects, _FAN_OUT))) * 256 >= LOOSE_LIMIT:
+                return True
+        with contextlib.suppress(FileNotFoundError):
+            sizes = self._pack_sizes()
+            return len(_to_join({name: sizes[name] for name in sizes.keys() - self._replaced})) >= PACK_LIMIT
         return False
 
     def run(self) -> Upkept:

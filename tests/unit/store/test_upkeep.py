@@ -13,6 +13,7 @@ from convergenced.errors import StoreError
 from convergenced.model import Author, Commit, LocalPath, Oid, TreeEntry
 from convergenced.store import upkeep
 from convergenced.store.git import GitStore
+from convergenced.store.intake import FEW_OBJECTS
 from convergenced.store.repo import open_store
 from convergenced.store.upkeep import Upkeep, Upkept, _to_join
 
@@ -222,3 +223,20 @@ def test_a_disk_that_refuses_is_told(store: GitStore) -> None:
     Path(store.path, "objects", "upkeep").write_text("a file in the way")
     with pytest.raises(StoreError, match="could not be packed"):
         Upkeep(store.path).run()
+
+
+def test_many_packs_are_due_to_be_joined(store: GitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "PACK_LIMIT", 3)
+    for turn in range(3):
+        keeper = Upkeep(store.path)
+        assert not keeper.is_due()
+        for number in range(2 * FEW_OBJECTS):
+            store.write_blob(b"%d of turn %d" % (number, turn))
+        store.settle()
+    before = objects(store)
+    assert keeper.is_due()
+    assert keeper.run().joined == 4  # with what was loose
+    assert not keeper.is_due()
+    keeper.run()
+    assert len(files(store, ".pack")) == 1
+    assert objects(store) == before
