@@ -20,6 +20,8 @@ from convergenced.model import LocalPath, Oid, ProjectId, Snapshot
 
 SCHEMA = 1
 BUSY_MS = 5_000
+PAGE_BYTES = 2048
+"""A commit writes three pages, so they are small."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS file (
@@ -138,6 +140,7 @@ class State:
             path, check_same_thread=False, timeout=BUSY_MS / 1000, isolation_level=None
         )
         self._db.text_factory = _lenient
+        self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # counts where the file is made
         self._db.execute("PRAGMA journal_mode=WAL")
         # Losing the last transactions in a power cut is harmless: the notes are a cache.
         self._db.execute("PRAGMA synchronous=OFF")
