@@ -71,7 +71,10 @@ class Client:
 
     def status(self) -> Any:
         self.ask("status")
-        return self.answer()["result"]
+        found = self.answer()
+        if found is None or "result" not in found:
+            raise ConnectionResetError(found)
+        return found["result"]
 
 
 def line(message: object) -> bytes:
@@ -105,15 +108,23 @@ class Bystander:
         assert not self.faults
 
     def _go_on(self) -> None:
-        with Client(self.machine.conv / "control.sock") as client:
-            while not self._leave.wait(PAUSE):
-                found = client.status()
-                if found["daemon"]["pid"] is None:
-                    self.faults.append(str(found))
-                    return
-                data = record(self.sid, self.machine.project, self.rounds)
-                self.machine.append(self.sid, data)
-                self.rounds += 1
+        while not self._leave.is_set() and not self.faults:
+            # Those of the test before may not have left yet: there is room as soon as they have.
+            with (
+                contextlib.suppress(BrokenPipeError, ConnectionResetError),
+                Client(self.machine.conv / "control.sock") as client,
+            ):
+                self._ask(client)
+
+    def _ask(self, client: Client) -> None:
+        while not self._leave.wait(PAUSE):
+            found = client.status()
+            if found["daemon"]["pid"] is None:
+                self.faults.append(str(found))
+                return
+            data = record(self.sid, self.machine.project, self.rounds)
+            self.machine.append(self.sid, data)
+            self.rounds += 1
 
     def await_rounds(self, number: int = 2) -> None:
         """Waits for rounds that begin after now."""
