@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS replica (
   folder TEXT PRIMARY KEY, project TEXT NOT NULL, root TEXT NOT NULL, by_hand INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS head (folder TEXT PRIMARY KEY, oid TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS said (folder TEXT PRIMARY KEY, words TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS said (project TEXT PRIMARY KEY, words TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pause (project TEXT PRIMARY KEY, until REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stranger (peer TEXT, project TEXT, tip TEXT, PRIMARY KEY (peer, project))
   WITHOUT ROWID;
@@ -48,7 +48,7 @@ _LOOKS = (
     "SELECT folder, path, device, inode, size, mtime_ns, consumed, window, oid, form FROM file LIMIT 0",
     "SELECT folder, project, root, by_hand FROM replica LIMIT 0",
     "SELECT folder, oid FROM head LIMIT 0",
-    "SELECT folder, words FROM said LIMIT 0",
+    "SELECT project, words FROM said LIMIT 0",
     "SELECT project, until FROM pause LIMIT 0",
     "SELECT peer, project, tip FROM stranger LIMIT 0",
     "SELECT project, tip FROM told LIMIT 0",
@@ -235,16 +235,16 @@ class State:
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO head VALUES (?,?)", (folder, commit))
 
-    def said(self, folder: str) -> str | None:
-        """What the machine last said of itself in the folder's project."""
+    def said(self, project: str) -> str | None:
+        """What the machine last said of itself in a project."""
         with self._lock:
-            row = self._db.execute("SELECT words FROM said WHERE folder = ?", (folder,)).fetchone()
+            row = self._db.execute("SELECT words FROM said WHERE project = ?", (project,)).fetchone()
         return str(row[0]) if row else None
 
-    def note_said(self, folder: str, words: str) -> None:
+    def note_said(self, project: str, words: str) -> None:
         """Remembers what the machine says of itself."""
         with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO said VALUES (?,?)", (folder, words))
+            self._db.execute("INSERT OR REPLACE INTO said VALUES (?,?)", (project, words))
 
     def replicas(self) -> list[ReplicaNote]:
         """The folders that take part in projects."""

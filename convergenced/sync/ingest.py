@@ -194,7 +194,7 @@ class _Ingest:
         self._changes = self._report.changes
         self._put_off = {refusal.where for refusal in refused}
         """Paths that are not read this time."""
-        self._words = ""
+        self._words: str | None = None
         """What this machine says of itself."""
         self._is_behind = False
         """Whether the branch has all that this folder ever committed, and more."""
@@ -273,7 +273,7 @@ class _Ingest:
         return self._only is None or path in self._only
 
     def _with_papers(self, tree: ProjectTree, tip_tree: ProjectTree, tip: Oid | None) -> ProjectTree:
-        said = None if self._stale else self._parts.state.said(self._replica.folder)
+        said = None if self._stale else self._parts.state.said(self._replica.project)
         papers = with_papers(self._parts, self._replica, self._policy, tree, tip_tree, tip, said)
         self._report.refusals.extend(papers.refusals)
         self._words = papers.words
@@ -331,7 +331,7 @@ class _Ingest:
         state, folder = self._parts.state, self._replica.folder
         gone = {path for path in self._noted if not scan.holds(path)} | self._stale
         is_new_head = head is not None and state.head(folder) != head
-        is_said = state.said(folder) == self._words
+        is_said = self._words is None or state.said(self._replica.project) == self._words
         if not self._fresh and not gone and not is_new_head and is_said:
             return
         with state.together():
@@ -341,8 +341,8 @@ class _Ingest:
                 state.note_file(folder, path, note)
             if head is not None and is_new_head:
                 state.note_head(folder, head)
-            if not is_said:
-                state.note_said(folder, self._words)
+            if self._words is not None and not is_said:
+                state.note_said(self._replica.project, self._words)
         steps.reached("ingest.noted")
 
     def _leads_to(self, early: Oid | None, late: Oid | None) -> bool:

@@ -9,7 +9,7 @@ forked from. What the user (or the client's cleanup) removed here stays removed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -37,7 +37,7 @@ from convergenced.store.branch import project_at
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, is_set_aside, scan_folder
 from convergenced.sync.tips import ref_of, tip_of
-from convergenced.sync.transcripts import tail_window
+from convergenced.sync.transcripts import UNKNOWN, tail_window
 from convergenced.sync.whereabouts import Whereabouts
 
 MAX_REST = 16
@@ -111,6 +111,14 @@ def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProc
         if whole_machine or runs_in(process, replica.root):
             return process
     return None
+
+
+def _moves(homes: Mapping[SessionId, SessionId], name: str) -> int:
+    """How many other files must be written before this one, as lineages move along from file to file."""
+    sid, moves = SessionId(name.removesuffix(TRANSCRIPT_SUFFIX)), 0
+    while sid in homes and moves <= len(homes):
+        sid, moves = homes[sid], moves + 1
+    return moves
 
 
 def _has_transcript(session: SessionTree | None) -> bool:
@@ -202,7 +210,7 @@ class _Localize:
                 continue
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
             had = _has_transcript(head.sessions.get(sid))
-            belongs_here = sid in homes or f"{sid}.jsonl" in self._set_aside
+            belongs_here = sid in homes.values() or f"{sid}.jsonl" in self._set_aside
             if sid not in here and not belongs_here and (had or not self._replica.primary):
                 continue
             group = _Group(f"{sid}.jsonl")
@@ -215,14 +223,16 @@ class _Localize:
                     group.actions.append(_Write(path, lineage, True, sid not in here))
             if group.actions:
                 groups.append(group)
-        # New sessions first: a fork must be in place before its lineage leaves the old file.
-        groups.sort(key=lambda group: (self._note(group.name) is not None, group.name))
+        # A fork must be in place, and as long as it is to be, before its lineage leaves the old file.
+        groups.sort(
+            key=lambda group: (_moves(homes, group.name), self._note(group.name) is not None, group.name)
+        )
         groups.extend(self._plan_memory(tree, head, scan.memory))
         return groups
 
-    def _find_homes(self, tree: ProjectTree, changed: Iterable[SessionId]) -> set[SessionId]:
+    def _find_homes(self, tree: ProjectTree, changed: Iterable[SessionId]) -> dict[SessionId, SessionId]:
         """The forks to which lineages of this folder went: they belong here, whatever else does."""
-        homes = set()
+        homes: dict[SessionId, SessionId] = {}
         for sid in changed:
             note = self._note(f"{sid}.jsonl")
             if note is None or sid not in tree.sessions:
@@ -230,7 +240,7 @@ class _Localize:
             with contextlib.suppress(RefusedInputError):  # told when it is to be written
                 home = self._whereabouts.find(sid, note.oid)
                 if home is not None and home != sid:
-                    homes.add(home)
+                    homes[sid] = home
         return homes
 
     def _plan_folder(
@@ -327,6 +337,8 @@ class _Localize:
         end = snapshot.size - len(torn)
         window = tail_window(parts.files, path, end) if action.is_transcript else b""
         form = self._rewriter.form if action.is_transcript else b""
+        if parts.files.stat(path) != snapshot:
+            window, form = UNKNOWN, b""
         parts.state.note_file(replica.folder, action.path, FileNote(snapshot, end, window, action.oid, form))
         steps.reached("localize.noted")
         self._report.written.append(action.path)

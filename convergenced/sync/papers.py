@@ -35,10 +35,10 @@ TWIN_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Papers:
-    """The project's tree with what the machine says of itself, and the words it says it in."""
+    """The project's tree with what the machine says of itself, and, where the branch has that, its words."""
 
     tree: ProjectTree
-    words: str
+    words: str | None
     refusals: tuple[Refusal, ...] = ()
 
 
@@ -53,9 +53,9 @@ def with_papers(
 ) -> Papers:
     """Adds roster entry, machine card and policy, where they do not say so already.
 
-    `said` is what this folder last said: where the branch has something else all the same, another
-    machine goes by the same id. The first card is written even for a folder that is not the primary
-    one: without any card, others could not tell what code the project is about.
+    `said` is what this machine last said, from whichever folder: where the branch has something else all
+    the same, another machine goes by the same id. The first card is written even for a folder that is not
+    the primary one: without any card, others could not tell what code the project is about.
     """
     machine, store = parts.machine, parts.store
     name = f"{machine.id}.json"
@@ -82,8 +82,9 @@ def with_papers(
     roster_oid = tree.roster
     refusals: tuple[Refusal, ...] = ()
     words = _in_words(card, here)
-    is_elsewhere = entry is not None and not here.same_paths(entry)
-    is_renamed = old_card is not None and _core(old_card) != _core(card)
+    # Folders of one machine speak of different places below the same home.
+    is_elsewhere = entry is not None and (entry.os, entry.home) != (here.os, here.home)
+    is_renamed = old_card is not None and (old_card.name, old_card.os) != (card.name, card.os)
     if replica.primary and said == words and (is_elsewhere or is_renamed):
         other = old_card.name if old_card is not None and is_renamed else entry.home if entry else ""
         refusals = (
@@ -94,8 +95,14 @@ def with_papers(
             machines[name] = store.write_blob(format_machine(card))
         if replica.primary and (entry is None or not here.same_paths(entry)):
             roster_oid = store.write_blob(format_roster(roster.with_participant(here)))
+    is_new = (machines, roster_oid) != (dict(tree.machines), tree.roster)
+    told = tip_roster.participants.get(machine.id)
+    if not replica.primary or not (is_new or (told is not None and here.same_paths(told))):
+        words = said or ""
     policy_oid = tree.policy or store.write_blob(format_policy(policy))
-    return Papers(replace(tree, machines=machines, policy=policy_oid, roster=roster_oid), words, refusals)
+    return Papers(
+        replace(tree, machines=machines, policy=policy_oid, roster=roster_oid), words or None, refusals
+    )
 
 
 def _roster(objects: Objects, tree: ProjectTree) -> Roster:
@@ -108,8 +115,13 @@ def _listing(card: MachineCard, folders: frozenset[str]) -> MachineCard:
 
 def _in_words(card: MachineCard, here: Participant) -> str:
     """What is said, without what changes by itself."""
-    return "\n".join(map(str, (*_core(card), here.home, here.project_root, here.encoded_dir)))
-
-
-def _core(card: MachineCard) -> tuple[str | None, ...]:
-    return card.name, card.os, card.git_url, card.first_commit
+    told = (
+        card.name,
+        card.os,
+        card.git_url,
+        card.first_commit,
+        here.home,
+        here.project_root,
+        here.encoded_dir,
+    )
+    return "\n".join(map(str, told))

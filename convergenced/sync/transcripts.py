@@ -20,6 +20,8 @@ from convergenced.model import EMPTY_TREE, Content, LocalPath, Oid, Snapshot
 from convergenced.ports import Files, Objects
 
 READ_BYTES = 1024 * 1024
+UNKNOWN = b""
+"""The window of a file that was written to while it was read: what it shows may not be what was taken."""
 WINDOW_BYTES = 64 * 1024
 """The client rewrites a tail within the last 64 KiB, so that much is compared before appending."""
 MAX_RECORD_BYTES = 512 * 1024 * 1024
@@ -237,6 +239,8 @@ class _Reader:
     ) -> Taken:
         window = self.window(consumed)
         now = self._files.stat(self._path)
+        if now != self._snapshot:
+            window, is_exact = UNKNOWN, False
         if now is None or now.inode != self._snapshot.inode or now.size < self._snapshot.size:
             raise FileChangedError(f"{self._path} was replaced while it was read")
         form = self._rewriter.form if is_exact else b""

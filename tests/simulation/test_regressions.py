@@ -129,3 +129,57 @@ def test_it_does_also_where_the_branch_went_on_before_the_restart_ended(
     transcript = head.sessions[S].transcript
     assert transcript is not None
     assert b"committed" in b"".join(read_transcript(ann.store, transcript))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_fork_grows_before_its_lineage_leaves_the_old_file_whatever_the_two_are_called(
+    ann: FakeMachine, bob: FakeMachine, number: int
+) -> None:
+    """Found by seed 9409: with the fork's name after the session's, a crash in between left it short here."""
+    session = sid(number)
+    ann.say(session, "begin")
+    ann.sync()
+    bob.sync()
+    ann.say(session, "ann goes on")
+    bob.clock.advance(10)
+    bob.say(session, "bob goes on")
+    ann.sync()
+
+    def append(path: str) -> None:
+        if path == bob.transcript(session):
+            bob.files.between = lambda _path: None
+            bob.say(session, "more, right before it was replaced")
+
+    bob.files.between = append
+    bob.sync()
+    (fork,) = bob.sessions() - {session}
+    assert bob.texts(session)[-1] == "more, right before it was replaced"
+    order: list[str] = []
+    bob.files.between = order.append
+    bob.converge()
+    written = [path.rpartition("/")[2] for path in order]
+    assert written == [f"{fork}.jsonl", f"{session}.jsonl"]
+
+
+def test_a_tail_rewritten_while_it_is_read_is_read_again(ann: FakeMachine) -> None:
+    """Found by seed 9268: the bytes were those of before, and the look back at the end those of after."""
+    ann.say(S, "begin")
+    ann.converge()
+    old = ann.say(S, "old tail")
+    reads = 0
+
+    def rewrite(what: str, _path: str) -> None:
+        nonlocal reads
+        reads += what == "read"
+        if reads == 3:
+            ann.files.before = lambda _what, _path: None
+            tail = ann.spoken(S, "new tail")
+            assert len(tail) >= len(old)
+            ann.files.write(ann.transcript(S), ann.local_bytes(S).replace(old, tail))
+
+    ann.files.before = rewrite
+    ann.converge()
+    assert reads == 3
+    ann.converge()
+    assert b"new tail" in ann.stored(S)
+    assert b"old tail" in ann.stored(S)

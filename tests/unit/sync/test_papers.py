@@ -73,3 +73,15 @@ def test_after_the_state_was_lost_it_speaks_for_itself_again(
     tip = ann.tip()
     sync_all(twins)
     assert ann.tip() == bob.tip() == tip
+
+
+def test_of_two_folders_now_one_and_now_the_other_may_speak_for_the_machine(ann: FakeMachine) -> None:
+    """Found by seed 10826: a machine took itself for another of the same id."""
+    tree = f"{ann.home}/src/app-tree"
+    ann.checkout(tree)
+    ann.say(S, "here")
+    ann.say(T, "there", root=tree)
+    for first in (True, False, True, False):
+        for root, primary in ((None, first), (tree, not first)):
+            result = ann.converge(ann.replica(root, primary=primary))
+            assert "the id of this machine" not in [refusal.where for refusal in result.refusals]
