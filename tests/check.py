@@ -15,9 +15,6 @@ STEPS = (
     ("mypy", "convergenced", "ctl", "tests"),
 )
 
-SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
-"""Much of what the tests do is waiting for processes, so two files at a time take little more than half."""
-
 
 def main(arguments: list[str]) -> int:
     """Runs every step, stops at the first that fails; further arguments go to pytest."""
@@ -28,7 +25,6 @@ def main(arguments: list[str]) -> int:
         code = subprocess.run(words, cwd=TOP, check=False).returncode
         if code != 0:
             return code
-    arguments = [*SIDE_BY_SIDE, *arguments]
     print("+ pytest", *arguments, flush=True)
     words = [sys.executable, "-m", "pytest", *arguments]
     return subprocess.run(words, cwd=TOP, check=False).returncode
