@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from convergenced.errors import NewerSchemaError
-from convergenced.model import LocalPath, Oid, ProjectId, Snapshot
+from convergenced.model import LocalPath, Oid, ProjectId, SessionId, Snapshot
 
 SCHEMA = 1
 BUSY_MS = 5_000
@@ -43,7 +43,18 @@ CREATE TABLE IF NOT EXISTS notice (
   project TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL,
   PRIMARY KEY (project, kind, text)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS wanted (folder TEXT, session TEXT, PRIMARY KEY (folder, session)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cataloged (project TEXT PRIMARY KEY, tip TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS catalog (
+  project TEXT NOT NULL, session TEXT NOT NULL, transcript TEXT NOT NULL, folder TEXT NOT NULL,
+  title TEXT NOT NULL, prompt TEXT NOT NULL, began REAL, ended REAL, size INTEGER NOT NULL,
+  records INTEGER NOT NULL, is_exact INTEGER NOT NULL, machine TEXT, origin TEXT,
+  PRIMARY KEY (project, session)
+) WITHOUT ROWID;
 """
+_CATALOG_COLUMNS = (
+    "session, transcript, folder, title, prompt, began, ended, size, records, is_exact, machine, origin"
+)
 _LOOKS = (
     "SELECT folder, path, device, inode, size, mtime_ns, consumed, window, oid, form FROM file LIMIT 0",
     "SELECT folder, project, root, by_hand FROM replica LIMIT 0",
@@ -53,6 +64,9 @@ _LOOKS = (
     "SELECT peer, project, tip FROM stranger LIMIT 0",
     "SELECT project, tip FROM told LIMIT 0",
     "SELECT project, kind, text, at FROM notice LIMIT 0",
+    "SELECT folder, session FROM wanted LIMIT 0",
+    "SELECT project, tip FROM cataloged LIMIT 0",
+    f"SELECT {_CATALOG_COLUMNS} FROM catalog LIMIT 0",  # noqa: S608 - a constant
 )
 """What fails where a table is not what it should be."""
 
@@ -95,6 +109,36 @@ class Notice:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogNote:
+    """What a listing tells of one session, as canonical text; empty where there is nothing to tell.
+
+    `transcript` and `folder` name the objects that it was read from. `began` and `ended` are the times of
+    the first and last record, Unix seconds. `records` is an estimate where not `is_exact`. `machine` wrote
+    last, as far as is known; `origin` is the session that this one was made from.
+    """
+
+    transcript: str
+    folder: str
+    title: str
+    prompt: str
+    began: float | None
+    ended: float | None
+    size: int
+    records: int
+    is_exact: bool
+    machine: str | None = None
+    origin: SessionId | None = None
+
+
+_SOUND_CATALOG = (
+    f"SELECT {_CATALOG_COLUMNS} FROM catalog"  # noqa: S608 - a constant
+    " WHERE project = ? AND typeof(session) = 'text' AND typeof(transcript) = 'text'"
+    " AND typeof(folder) = 'text' AND typeof(title) = 'text' AND typeof(prompt) = 'text'"
+    " AND typeof(began) IN ('real', 'null') AND typeof(ended) IN ('real', 'null')"
+    " AND typeof(size) = 'integer' AND typeof(records) = 'integer' AND typeof(is_exact) = 'integer'"
+    " AND typeof(machine) IN ('text', 'null') AND typeof(origin) IN ('text', 'null')"
+)
 _SOUND_FILES = (
     "SELECT path, device, inode, size, mtime_ns, consumed, window, oid, form FROM file WHERE folder = ?"
     " AND typeof(path) IN ('text', 'blob') AND typeof(window) = 'blob' AND typeof(oid) = 'text'"
@@ -129,6 +173,18 @@ def _text(path: str) -> str | bytes:
 
 def _path(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+def _cataloged(row: Sequence[Any]) -> CatalogNote:
+    _, transcript, folder, title, prompt, began, ended, size, records, is_exact, machine, origin = row
+    return CatalogNote(
+        *(transcript, folder, title, prompt, began, ended, size, records, bool(is_exact), machine, origin)
+    )
+
+
+def _catalog_row(note: CatalogNote) -> tuple[object, ...]:
+    fields = (note.title, note.prompt, note.began, note.ended, note.size, note.records)
+    return (note.transcript, note.folder, *fields, int(note.is_exact), note.machine, note.origin)
 
 
 class State:
@@ -333,3 +389,44 @@ class State:
                 "INSERT OR REPLACE INTO notice VALUES (?,?,?,?)",
                 (notice.project, notice.kind, notice.text, float(notice.at)),
             )
+
+    # -- sessions that people ask for
+
+    def wanted(self, folder: str) -> frozenset[SessionId]:
+        """The sessions that a person wants back in a context folder."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT session FROM wanted WHERE folder = ? AND typeof(session) = 'text'", (folder,)
+            ).fetchall()
+        return frozenset(SessionId(row[0]) for row in rows)
+
+    def want(self, folder: str, session: SessionId) -> None:
+        """Remembers that a session is wanted back, until `unwant`."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO wanted VALUES (?,?)", (folder, session))
+
+    def unwant(self, folder: str, session: SessionId) -> None:
+        """Forgets it: the session is there."""
+        with self._lock:
+            self._db.execute("DELETE FROM wanted WHERE folder = ? AND session = ?", (folder, session))
+
+    def cataloged(self, project: str) -> Oid | None:
+        """The tip up to which the catalog knows who wrote what."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT tip FROM cataloged WHERE project = ? AND typeof(tip) = 'text'", (project,)
+            ).fetchone()
+        return Oid(row[0]) if row else None
+
+    def catalog(self, project: str) -> dict[SessionId, CatalogNote]:
+        """What is known of a project's sessions."""
+        with self._lock:
+            rows = self._db.execute(_SOUND_CATALOG, (project,)).fetchall()
+        return {SessionId(row[0]): _cataloged(row) for row in rows}
+
+    def note_catalog(self, project: str, tip: Oid, notes: Mapping[SessionId, CatalogNote]) -> None:
+        """Remembers what was found out of sessions, and that the catalog is at `tip`."""
+        rows = [(project, sid, *_catalog_row(note)) for sid, note in notes.items()]
+        with self.together():
+            self._db.executemany("INSERT OR REPLACE INTO catalog VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._db.execute("INSERT OR REPLACE INTO cataloged VALUES (?,?)", (project, tip))

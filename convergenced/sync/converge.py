@@ -58,7 +58,16 @@ def converge(
     Looks at every file, or, with a glance, at those that may have changed since it.
     """
     policy = policy_of(parts, replica)
-    ingested = ingest(parts, replica, policy, since, bulk)
+    wanted = parts.state.wanted(replica.folder)
+    ingested = ingest(parts, replica, policy, None if wanted else since, bulk)
+    if wanted and ingested.halted is not None:
+        # The client's cleanup may have taken all there was: a folder that is not what it was gets what a
+        # person asked for, and nothing else.
+        restored = localize(parts, replica, policy, whole_machine=whole_machine, only_wanted=True)
+        if restored.written:
+            ingested = ingest(parts, replica, policy, None, bulk)
+        elif restored.held:
+            return Pass(ingested, restored, tip_of(parts.store, replica.project))
     localized = None
     if ingested.halted is None and not ingested.gone:
         refused = [refusal.where for refusal in ingested.refusals]

@@ -35,7 +35,15 @@ from convergenced.merge.sessions import Sessions
 from convergenced.model import ClaudeProcess, Content, LocalPath, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import project_at
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
-from convergenced.sync.scan import MEMORY, TRANSCRIPT_SUFFIX, Scan, content_of, is_set_aside, scan_folder
+from convergenced.sync.scan import (
+    MEMORY,
+    TRANSCRIPT_SUFFIX,
+    Scan,
+    content_of,
+    is_set_aside,
+    scan_folder,
+    session_of,
+)
 from convergenced.sync.tips import ref_of, tip_of
 from convergenced.sync.transcripts import UNKNOWN, tail_window
 from convergenced.sync.whereabouts import Whereabouts
@@ -83,6 +91,11 @@ class _Group:
     name: str
     actions: list[_Write | _Remove] = field(default_factory=list)
 
+    @property
+    def session(self) -> SessionId | None:
+        """The session; None for a memory note."""
+        return session_of(self.name)
+
 
 def localize(
     parts: Parts,
@@ -93,16 +106,18 @@ def localize(
     set_aside: Collection[str] = (),
     scan: Scan | None = None,
     is_whole: bool = True,
+    only_wanted: bool = False,
 ) -> LocalizeReport:
     """Brings the replica's folder to the tip of its project's branch, as far as nothing holds it.
 
     Expects that `ingest` just ran for the replica; `set_aside` are the paths it refused, which are not
     touched; `scan` is what it found, and without `is_whole` nothing is written by it. `whole_machine` waits
-    for any Claude Code on the machine rather than for those in the project.
+    for any Claude Code on the machine rather than for those in the project. `only_wanted`: nothing but what a
+    person wants back is written, and the folder does not count as in step.
     """
     if scan is None:
         scan = scan_folder(parts.files, replica.context_dir(parts.machine)) or Scan()
-    return _Localize(parts, replica, policy, whole_machine, set_aside).run(scan, is_whole)
+    return _Localize(parts, replica, policy, whole_machine, set_aside).run(scan, is_whole, only_wanted)
 
 
 def holder_of(parts: Parts, replica: Replica, whole_machine: bool) -> ClaudeProcess | None:
@@ -141,10 +156,11 @@ class _Localize:
         self._set_aside = frozenset(set_aside)
         self._rewriter: Rewriter = replica.rewriter(parts.machine, policy.rewrite_home)
         self._report = LocalizeReport()
+        self._wanted = parts.state.wanted(replica.folder)
         stamp = datetime.fromtimestamp(parts.clock.now(), UTC).strftime(STAMP)
         self._backup_dir = join(parts.machine.backups_dir, replica.folder, stamp)
 
-    def run(self, scan: Scan, is_whole: bool) -> LocalizeReport:
+    def run(self, scan: Scan, is_whole: bool, only_wanted: bool) -> LocalizeReport:
         report = self._report
         tip = tip_of(self._store, self._replica.project)
         if tip is None:
@@ -155,11 +171,13 @@ class _Localize:
         tree, _ = project_at(self._store, tip)
         self._whereabouts = Whereabouts(self._store, tree)
         is_damaged = scan.lost_memory(tree.memory) or not scan.hollow.isdisjoint(tree.sessions)
-        if head == tip and not is_damaged:
+        if head == tip and not is_damaged and not self._wanted:
             report.settled = True
             return report
         head_tree, _ = project_at(self._store, head)
         groups = self._plan(tree, head_tree, scan)
+        if only_wanted:
+            groups = [group for group in groups if group.session in self._wanted]
         if groups and not is_whole:
             report.retry = True
             return report
@@ -169,10 +187,12 @@ class _Localize:
                 self._hold(holder, groups)
                 return report
         steps.reached("localize.planned")
-        complete = True
+        complete = not only_wanted
+        self._unwant(self._wanted - {group.session for group in groups})  # they are here
         for index, group in enumerate(groups):
             try:
                 self._carry_out(group)
+                self._unwant(self._wanted & {group.session})
             except HeldError:
                 holder = holder_of(self._parts, self._replica, self._whole_machine)
                 self._hold(holder or ClaudeProcess(0, None), groups[index:])
@@ -191,6 +211,11 @@ class _Localize:
             steps.reached("localize.settled")
         return report
 
+    def _unwant(self, sessions: Iterable[SessionId | None]) -> None:
+        for sid in sessions:
+            if sid is not None:
+                self._parts.state.unwant(self._replica.folder, sid)
+
     def _hold(self, holder: ClaudeProcess, groups: list[_Group]) -> None:
         self._report.held = len(groups)
         self._report.held_by = holder
@@ -204,17 +229,18 @@ class _Localize:
         changed = Sessions.of(tree.sessions).differing(Sessions.of(head.sessions))
         homes = self._find_homes(tree, changed & here.keys())
         groups = []
-        for sid in changed | scan.hollow:
+        for sid in changed | scan.hollow | self._wanted:
             session = tree.sessions.get(sid)
             if session is None:
                 continue
+            former = head.sessions.get(sid) if sid not in self._wanted else None
             # A folder alone tells nothing: it arrives first, and the rest may have been held.
-            had = _has_transcript(head.sessions.get(sid))
-            belongs_here = sid in homes.values() or f"{sid}.jsonl" in self._set_aside
+            had = _has_transcript(former)
+            belongs_here = sid in self._wanted or sid in homes.values() or f"{sid}.jsonl" in self._set_aside
             if sid not in here and not belongs_here and (had or not self._replica.primary):
                 continue
             group = _Group(f"{sid}.jsonl")
-            group.actions.extend(self._plan_folder(sid, session, head.sessions.get(sid), scan.attached))
+            group.actions.extend(self._plan_folder(sid, session, former, scan.attached))
             lineage = lineage_of(self._store, sid, session)
             if lineage is not None:
                 path = f"{sid}.jsonl"
