@@ -24,6 +24,9 @@ CONVERSATION = frozenset({"user", "assistant", "system"})
 FORKS = uuid.uuid5(uuid.NAMESPACE_OID, "convergence fork")
 """The namespace of forks' ids."""
 
+RESTORED = uuid.uuid5(uuid.NAMESPACE_OID, "convergence restored")
+"""The namespace of the ids of older states that were brought back."""
+
 NO_SESSION = SessionId(str(uuid.UUID(int=0)))
 
 MAX_NESTING = 200
@@ -79,7 +82,7 @@ def facts(record: bytes) -> RecordFacts:
         type=kind,
         uuid=own_id,
         session_id=_string(value, "sessionId"),
-        timestamp=_unix_seconds(_string(value, "timestamp")),
+        timestamp=unix_seconds(_string(value, "timestamp")),
         cwd=_string(value, "cwd"),
         is_conversation=own_id is not None and kind in CONVERSATION,
     )
@@ -110,6 +113,14 @@ def fork_id(session: SessionId, first_own_record: bytes) -> SessionId:
     """
     nameless = with_session_id(first_own_record, session, NO_SESSION)
     return SessionId(str(uuid.uuid5(FORKS, hashlib.sha256(nameless).hexdigest())))
+
+
+def restored_id(session: SessionId, transcript: str) -> SessionId:
+    """The id under which an older state of `session` is a session of its own.
+
+    `transcript` names that state by its content, so whoever brings it back gets the same id.
+    """
+    return SessionId(str(uuid.uuid5(RESTORED, f"{session} {transcript}")))
 
 
 def last_time(records: bytes) -> float | None:
@@ -181,7 +192,7 @@ def _with_ancestors(path: str) -> Iterator[str]:
         path = path[:cut]
 
 
-def _unix_seconds(text: str | None) -> float | None:
+def unix_seconds(text: str | None) -> float | None:
     """ISO 8601 with a zone as Unix seconds, None for anything else."""
     match = _TIME.fullmatch(text) if text is not None else None
     if match is None:

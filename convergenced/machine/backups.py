@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from convergenced.errors import ConvergenceError
@@ -17,6 +20,50 @@ from convergenced.model import LocalPath
 
 STAMP = "%Y%m%dT%H%M%S.%fZ"
 """How the folder of a replacement is named: the time when it was planned, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One file as it was before it was replaced.
+
+    `folder` is the context folder it was in, `stamp` names the replacement, made at `at` (Unix seconds);
+    `name` is its path in the context folder, `path` where the backup is. `is_late`: it was written to after
+    it was made.
+    """
+
+    folder: str
+    stamp: str
+    at: float
+    name: str
+    path: LocalPath
+    size: int
+    is_late: bool
+
+
+def list_backups(top: LocalPath, folders: Iterable[str]) -> list[Backup]:
+    """The backups of files of these context folders, the newest first; `top` is where all backups are."""
+    found: list[Backup] = []
+    for folder in folders:
+        place = os.path.join(top, folder)
+        try:
+            stamps = os.listdir(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for stamp in stamps:
+            if (at := _time_of(stamp)) is not None:
+                found.extend(_backups_in(folder, stamp, at, os.path.join(place, stamp)))
+    return sorted(found, key=lambda one: (-one.at, one.folder, one.name))
+
+
+def _backups_in(folder: str, stamp: str, at: float, top: str) -> Iterator[Backup]:
+    for place, _, names in os.walk(top):
+        for name in names:
+            path = LocalPath(os.path.join(place, name))
+            with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
+                found = os.lstat(path)
+                if stat.S_ISREG(found.st_mode):
+                    relative = os.path.relpath(path, top)
+                    yield Backup(folder, stamp, at, relative, path, found.st_size, found.st_mtime > at)
 
 
 def prune_backups(folder: LocalPath, keep: int) -> int:
@@ -52,7 +99,7 @@ def prune_backups(folder: LocalPath, keep: int) -> int:
         raise ConvergenceError(
             f"a program wrote to a file that had been replaced already; its lines are in {late[-1]}"
             + (f" and {len(late) - 1} more" if late[1:] else ""),
-            "bring back what is missed, then move that backup away",
+            "look at it (convergencectl session backups), bring back what is missed, then move it away",
         )
     return removed
 

@@ -24,7 +24,8 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 """Hubs refuse blobs over 100 MB; only transcripts are cut into segments."""
 
 _SESSION_FOLDERS = ("subagents", "tool-results")
-_TITLE = "custom-title.json"
+TITLE = "custom-title.json"
+"""The file in a session's folder that holds the name its user gave it."""
 
 
 def session_of(name: str) -> SessionId | None:
@@ -45,7 +46,7 @@ def content_of(path: str) -> Content | None:
         return Content.JSON if path.endswith(TRANSCRIPT_SUFFIX) and session_of(path) else None
     if not is_session_id(parts[0]):
         return None
-    if parts[1:] == [_TITLE] or (len(parts) > 2 and parts[1] in _SESSION_FOLDERS):
+    if parts[1:] == [TITLE] or (len(parts) > 2 and parts[1] in _SESSION_FOLDERS):
         return Content.JSON if path.endswith((".json", ".jsonl")) else Content.TEXT
     return None
 
