@@ -32,12 +32,24 @@ STEPS = (
     "replace.written",  # the temporary file is complete and durable
     "replace.kept",  # the old file has its second name among the backups
     "replace.published",  # the new file has its name, its folder is not synced yet
+    "grow.checked",  # the file is about to grow in place
+    "grow.written",  # it has grown, which is not durable yet
     "localize.written",  # the file is durable, the state does not know
     "localize.noted",
     "localize.removed",
     "localize.settled",  # the replica's ref says that the folder is in step
 )
 """Every step, in the order in which a record passes them."""
+
+BY_REQUEST = (
+    "move.begun",  # what was removed at the old place is in the store, the new folder does not take part
+    "move.forgotten",  # the old folder takes part no more, its files stand there
+    "move.emptied",  # one of them went among the backups
+    "leave.excluded",  # the settings leave the project's roots out, its folders take part
+    "purge.forgotten",  # the state knows nothing of the project, its refs are there
+    "purge.ref",  # one of them is gone
+)
+"""Steps of what happens only when a person asks for it."""
 
 hook: Callable[[str], None] | None = None
 """Called with the name of each step that is reached."""
@@ -59,8 +71,9 @@ def arm(environ: Mapping[str, str]) -> None:
     if not wanted:
         return
     name, _, turn = wanted.partition(":")
-    if name not in STEPS:
-        raise UsageError(f"{VARIABLE} names no step: {name}", f"one of {', '.join(STEPS)}")
+    known = (*STEPS, *BY_REQUEST)
+    if name not in known:
+        raise UsageError(f"{VARIABLE} names no step: {name}", f"one of {', '.join(known)}")
     turns = count(1)
 
     def kill(step: str) -> None:

@@ -13,10 +13,9 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from convergenced import steps
-from convergenced.errors import ConvergenceError, FileChangedError, RefusedInputError
+from convergenced.errors import ConvergenceError
 from convergenced.machine.durable import (
     TEMPORARY_PREFIX,
     explained,
@@ -28,7 +27,9 @@ from convergenced.machine.durable import (
     write_all,
     write_durably,
 )
-from convergenced.machine.folders import NOT_THERE, Folders, sweep_temporaries
+from convergenced.machine.folders import Folders, sweep_temporaries
+from convergenced.machine.growth import gather, grow
+from convergenced.machine.targets import Target, changed, lstat, open_regular, snapshot_of
 from convergenced.model import Entry, Kind, LocalPath, Snapshot
 
 __all__ = ["RealFiles", "read_bounded", "sweep_temporaries", "write_durably"]
@@ -42,7 +43,6 @@ SHARE = 1 << 28
 MAX_BACKUPS_OF_ONE_NAME = 1000
 """How many free names are tried beside an older backup of the same name."""
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _NO_HARD_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
@@ -86,10 +86,10 @@ class RealFiles:
             if descriptor is None:
                 return None
             try:
-                found = _lstat(descriptor, os.path.basename(path))
+                found = lstat(descriptor, os.path.basename(path))
             finally:
                 os.close(descriptor)
-        return _snapshot(found) if found is not None and stat.S_ISREG(found.st_mode) else None
+        return snapshot_of(found) if found is not None and stat.S_ISREG(found.st_mode) else None
 
     def read(self, path: LocalPath, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`.
@@ -99,13 +99,13 @@ class RealFiles:
         with readable(path):
             folder = self._folders.open(os.path.dirname(path))
             if folder is None:
-                raise _changed(path, "its folder is gone")
+                raise changed(path, "its folder is gone")
             try:
-                descriptor = _open_regular(folder, os.path.basename(path))
+                descriptor = open_regular(folder, os.path.basename(path))
             finally:
                 os.close(folder)
             if descriptor is None:
-                raise _changed(path, "it is no regular file any more")
+                raise changed(path, "it is no regular file any more")
             try:
                 return read_up_to(descriptor, offset, length)
             finally:
@@ -126,14 +126,19 @@ class RealFiles:
 
         The slow work (writing, copying the backup) comes first; then `guard`, the check against
         `expect`, and at once the rename. Where `expect` is None the new file takes its name only if the
-        name is free at that very moment. Raises `RefusedInputError` where a symlink, folder or FIFO
-        stands at `path` or on the way to it, `ConvergenceError` with a remedy where the disk refuses.
+        name is free at that very moment. A file that is kept whole grows in place (`growth`). Raises
+        `RefusedInputError` where a symlink, folder or FIFO stands at `path` or on the way to it,
+        `ConvergenceError` with a remedy where the disk refuses.
         """
         folder = os.path.dirname(path)
         with self._folders.held(folder, make=True) as place:
             name = os.path.basename(path)
-            target = _Target(path, folder, place, name)
+            target = Target(path, folder, place, name)
             target.check(expect)
+            if expect is not None and kept == expect.size:
+                added, chunks = gather(chunks)
+                if added is not None and (grown := self._grow(target, added, expect, mtime_ns, guard)):
+                    return grown
             temporary = temporary_name()
             try:
                 written = _write_new(target, temporary, chunks, mtime_ns, expect, kept)
@@ -159,7 +164,7 @@ class RealFiles:
         """Takes a file away under the same conditions as `replace`."""
         folder = os.path.dirname(path)
         with self._folders.held(folder, make=False) as place:
-            target = _Target(path, folder, place, os.path.basename(path))
+            target = Target(path, folder, place, os.path.basename(path))
             target.check(expect)
             with self._kept(target, expect, backup):
                 guard()
@@ -170,21 +175,30 @@ class RealFiles:
             with explained(f"cannot remove {path}"):
                 sync(place)
 
-    def _check_place(self, target: _Target) -> None:
+    def _grow(
+        self, target: Target, data: bytes, expect: Snapshot, mtime_ns: int, guard: Callable[[], None]
+    ) -> Snapshot | None:
+        def ready() -> None:
+            guard()
+            self._check_place(target)
+
+        return grow(target, data, expect, mtime_ns, ready)
+
+    def _check_place(self, target: Target) -> None:
         """The folder still stands where the plan knew it."""
         with readable(target.folder):
             now = self._folders.open(target.folder)
             if now is None:
-                raise _changed(target.path, "its folder is gone")
+                raise changed(target.path, "its folder is gone")
             try:
                 same = os.path.samestat(os.fstat(now), os.fstat(target.place))
             finally:
                 os.close(now)
         if not same:
-            raise _changed(target.path, "its folder was replaced")
+            raise changed(target.path, "its folder was replaced")
 
     @contextlib.contextmanager
-    def _kept(self, target: _Target, expect: Snapshot | None, backup: LocalPath | None) -> Iterator[None]:
+    def _kept(self, target: Target, expect: Snapshot | None, backup: LocalPath | None) -> Iterator[None]:
         """Has the old file at `backup` before the block; takes it away again where the block fails."""
         if backup is None or expect is None:
             yield
@@ -200,34 +214,8 @@ class RealFiles:
                     os.unlink(name, dir_fd=shelf)
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The name that an act is about, and the open folder it stands in."""
-
-    path: LocalPath
-    folder: str
-    place: int
-    name: str
-
-    def check(self, expect: Snapshot | None) -> None:
-        """Raises unless what stands there is `expect`."""
-        with readable(self.path):
-            found = _lstat(self.place, self.name)
-        if found is None:
-            if expect is not None:
-                raise _changed(self.path, "it is gone")
-        elif not stat.S_ISREG(found.st_mode):
-            raise RefusedInputError(
-                f"{self.path} is no regular file", "nothing is written over it; move it away"
-            )
-        elif expect is None:
-            raise _changed(self.path, "a file has appeared there")
-        elif _snapshot(found) != expect:
-            raise _changed(self.path, "it was written to")
-
-
 def _write_new(
-    target: _Target, name: str, chunks: Iterator[bytes], mtime_ns: int, former: Snapshot | None, kept: int
+    target: Target, name: str, chunks: Iterator[bytes], mtime_ns: int, former: Snapshot | None, kept: int
 ) -> Snapshot:
     """Writes and syncs the temporary file; the answer is what it will look like under its name."""
     what = f"cannot write {target.path}"
@@ -243,23 +231,23 @@ def _write_new(
             os.fchmod(descriptor, 0o600)
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
             sync(descriptor)
-            return _snapshot(os.fstat(descriptor))
+            return snapshot_of(os.fstat(descriptor))
     finally:
         os.close(descriptor)
 
 
-def _take_beginning(target: _Target, descriptor: int, former: Snapshot | None, length: int) -> None:
+def _take_beginning(target: Target, descriptor: int, former: Snapshot | None, length: int) -> None:
     """Copies the first bytes of the file that stands there now, which must be `former`.
 
     Within the kernel where that can be done: a file system that can share them copies nothing then.
     """
     with readable(target.path):
-        source = _open_regular(target.place, target.name)
+        source = open_regular(target.place, target.name)
     if source is None:
-        raise _changed(target.path, "it is no regular file any more")
+        raise changed(target.path, "it is no regular file any more")
     try:
-        if _snapshot(os.fstat(source)) != former:
-            raise _changed(target.path, "it was written to")
+        if snapshot_of(os.fstat(source)) != former:
+            raise changed(target.path, "it was written to")
         with explained(f"cannot write {target.path}"):
             left = length - _shared(source, descriptor, length)
             os.lseek(source, length - left, os.SEEK_SET)
@@ -269,7 +257,7 @@ def _take_beginning(target: _Target, descriptor: int, former: Snapshot | None, l
     finally:
         os.close(source)
     if left:
-        raise _changed(target.path, "it became shorter")
+        raise changed(target.path, "it became shorter")
 
 
 def _shared(source: int, descriptor: int, length: int) -> int:
@@ -286,7 +274,7 @@ def _shared(source: int, descriptor: int, length: int) -> int:
     return done
 
 
-def _publish(target: _Target, temporary: str, *, new: bool) -> None:
+def _publish(target: Target, temporary: str, *, new: bool) -> None:
     """Gives the temporary file its name. A new name is taken only if it is free."""
     if new:
         try:
@@ -298,7 +286,7 @@ def _publish(target: _Target, temporary: str, *, new: bool) -> None:
                 follow_symlinks=False,
             )
         except FileExistsError as error:
-            raise _changed(target.path, "a file has appeared there") from error
+            raise changed(target.path, "a file has appeared there") from error
         except OSError as error:
             if error.errno not in _NO_HARD_LINK:
                 raise
@@ -307,7 +295,7 @@ def _publish(target: _Target, temporary: str, *, new: bool) -> None:
     os.rename(temporary, target.name, src_dir_fd=target.place, dst_dir_fd=target.place)
 
 
-def _keep(target: _Target, shelf: int, name: str, backup: LocalPath) -> str:
+def _keep(target: Target, shelf: int, name: str, backup: LocalPath) -> str:
     """Keeps the file under `name` in the folder `shelf`, durably; the answer is the name it got.
 
     A hard link where that is possible: should a client have the file open right now, what it appends
@@ -327,11 +315,11 @@ def _keep(target: _Target, shelf: int, name: str, backup: LocalPath) -> str:
     )
 
 
-def _link_or_copy(target: _Target, shelf: int, name: str) -> None:
+def _link_or_copy(target: Target, shelf: int, name: str) -> None:
     try:
         os.link(target.name, name, src_dir_fd=target.place, dst_dir_fd=shelf, follow_symlinks=False)
     except FileNotFoundError as error:
-        raise _changed(target.path, "it is gone") from error
+        raise changed(target.path, "it is gone") from error
     except FileExistsError:
         raise
     except OSError as error:
@@ -339,9 +327,9 @@ def _link_or_copy(target: _Target, shelf: int, name: str) -> None:
             raise
     else:
         return
-    source = _open_regular(target.place, target.name)
+    source = open_regular(target.place, target.name)
     if source is None:
-        raise _changed(target.path, "it is no regular file any more")
+        raise changed(target.path, "it is no regular file any more")
     try:
         _copy(source, shelf, name)
     finally:
@@ -364,32 +352,6 @@ def _copy(source: int, shelf: int, name: str) -> None:
             os.unlink(name, dir_fd=shelf)
 
 
-def _open_regular(folder: int, name: str) -> int | None:
-    """A descriptor for reading, None where the name is not (or no longer) a regular file."""
-    found = _lstat(folder, name)
-    if found is None or not stat.S_ISREG(found.st_mode):
-        return None  # a device must not even be opened
-    try:
-        descriptor = os.open(name, _READ, dir_fd=folder)
-    except OSError as error:
-        if error.errno in (*NOT_THERE, errno.ENXIO):
-            return None
-        raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _lstat(folder: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in NOT_THERE:
-            return None
-        raise
-
-
 def _entry(item: os.DirEntry[str]) -> Entry | None:
     if item.name.startswith(TEMPORARY_PREFIX):
         return None
@@ -398,15 +360,7 @@ def _entry(item: os.DirEntry[str]) -> Entry | None:
     except FileNotFoundError:  # gone since the folder was read
         return None
     if stat.S_ISREG(found.st_mode):
-        return Entry(item.name, Kind.FILE, _snapshot(found))
+        return Entry(item.name, Kind.FILE, snapshot_of(found))
     if stat.S_ISDIR(found.st_mode):
         return Entry(item.name, Kind.FOLDER, None)
     return Entry(item.name, Kind.LINK if stat.S_ISLNK(found.st_mode) else Kind.OTHER, None)
-
-
-def _snapshot(found: os.stat_result) -> Snapshot:
-    return Snapshot(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _changed(path: str, how: str) -> FileChangedError:
-    return FileChangedError(f"{path} changed meanwhile: {how}", "nothing was written; it is planned again")

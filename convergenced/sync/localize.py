@@ -1,9 +1,10 @@
 """The project's branch → local files, when Claude Code is not running there.
 
 Promises, per file: what stood there was exactly what ingest accounted for, its content is already in
-the store, a backup of it is kept, and at every instant the path holds the old bytes or the complete
-new ones. A session arrives whole: its folder first, the transcript last, forks before what they
-forked from. What the user (or the client's cleanup) removed here stays removed.
+the store, and at every instant the path holds the old bytes or the complete new ones, with a backup of
+what was replaced. A transcript that only grows does so in place: a crash may leave a beginning of what was
+to come, which the next pass completes. A session arrives whole: its folder first, the transcript last,
+forks before what they forked from. What the user (or the client's cleanup) removed here stays removed.
 """
 
 from __future__ import annotations
@@ -82,6 +83,15 @@ class _Write:
 @dataclass(frozen=True, slots=True)
 class _Remove:
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """What a file is to hold: the first `kept` bytes of what stands there, `chunks`, an incomplete line."""
+
+    kept: int
+    chunks: Iterator[bytes]
+    torn: bytes
 
 
 @dataclass(slots=True)
@@ -343,24 +353,23 @@ class _Localize:
         content = content_of(action.path)
         assert content is not None, action
         if action.is_transcript:
-            kept, chunks = self._transcript(path, action.oid, note)
+            fresh = self._transcript(path, action.oid, note)
             when = self._last_record_time(action.oid)
         else:
-            data, kept = self._store.read_blob(action.oid), 0
-            chunks = iter([self._rewriter.localize(data, content)])
+            data = self._store.read_blob(action.oid)
+            fresh = _Fresh(0, iter([self._rewriter.localize(data, content)]), self._torn_line(path, note))
             when = last_time(data) if content is Content.JSON else None
-        torn = self._torn_line(path, note)
         snapshot = parts.files.replace(
             path,
-            chain(chunks, [torn]),
+            chain(fresh.chunks, [fresh.torn]),
             expect=note.snapshot if note is not None else None,
             mtime_ns=self._mtime_ns(when),
             backup=None if note is None else LocalPath(join(self._backup_dir, action.path)),
             guard=self._guard,
-            kept=kept,
+            kept=fresh.kept,
         )
         steps.reached("localize.written")
-        end = snapshot.size - len(torn)
+        end = snapshot.size - len(fresh.torn)
         window = tail_window(parts.files, path, end) if action.is_transcript else b""
         form = self._rewriter.form if action.is_transcript else b""
         if parts.files.stat(path) != snapshot:
@@ -369,28 +378,46 @@ class _Localize:
         steps.reached("localize.noted")
         self._report.written.append(action.path)
 
-    def _transcript(self, path: LocalPath, oid: Oid, note: FileNote | None) -> tuple[int, Iterator[bytes]]:
-        """How many bytes of the present file the new one begins with, and what follows them.
+    def _transcript(self, path: LocalPath, oid: Oid, note: FileNote | None) -> _Fresh:
+        """What a transcript's file is to hold.
 
-        Where the file is known to be what localizing gave, it is the same as far as the segments are.
+        Where it is known to be what localizing gave, it is the same as far as the segments are, and further
+        where the records after them are there too; an incomplete last line, perhaps left by a crash, may be
+        the beginning of the next.
         """
-        same = 0
+        torn = self._torn_line(path, note)
         if note is not None and note.form == self._rewriter.form:
             same = common_segments(self._store, note.oid, oid)
-        kept = self._agreed(path, note, same) if note is not None and same else 0
-        if kept:
-            return kept, self._localized(read_tail(self._store, oid, same))
-        return 0, self._localized(read_transcript(self._store, oid))
+            end = self._agreed(path, note, same)
+            if end is not None:
+                return self._continued(oid, same, note.consumed - len(end), end, torn)
+        return _Fresh(0, self._localized(read_transcript(self._store, oid)), torn)
 
-    def _agreed(self, path: LocalPath, note: FileNote, same: int) -> int:
-        """Bytes of the file that are the first `same` segments; 0 where that is not sure."""
-        last, *others = islice(list_segments(self._store, note.oid, same - 1), MAX_REST + 2)
-        if len(others) > MAX_REST or not self._store.read_blob(last).endswith(b"\n"):
-            return 0  # too much to compare, or cut within a record that is very long
+    def _continued(self, oid: Oid, same: int, kept: int, end: bytes, torn: bytes) -> _Fresh:
+        """A file that has `kept` bytes which stay, then the records `end`, then perhaps an incomplete line."""
+        rest = self._localized(read_tail(self._store, oid, same))
+        start = b""
+        while len(start) < len(end) + len(torn) and (chunk := next(rest, b"")):
+            start += chunk
+        for there, left in ((end + torn, b""), (end, torn)):
+            if start.startswith(there):
+                return _Fresh(kept + len(there), chain([start[len(there) :]], rest), left)
+        return _Fresh(kept, chain([start], rest), torn)
+
+    def _agreed(self, path: LocalPath, note: FileNote, same: int) -> bytes | None:
+        """What the file has after the first `same` segments, up to the last complete record.
+
+        None where it is not sure that it has those.
+        """
+        others = list(islice(list_segments(self._store, note.oid, max(same - 1, 0)), MAX_REST + 2))
+        before = self._store.read_blob(others.pop(0))[-1:] if same else b""
+        if len(others) > MAX_REST or before not in (b"", b"\n"):
+            return None  # too much to compare, or cut within a record that is very long
         end = b"".join(self._localized(map(self._store.read_blob, others)))
         kept = note.consumed - len(end)
-        is_there = kept > 0 and self._parts.files.read(path, kept - 1, len(end) + 1) == b"\n" + end
-        return kept if is_there else 0
+        at = kept - len(before)
+        is_there = at >= 0 and self._parts.files.read(path, at, note.consumed - at) == before + end
+        return end if is_there else None
 
     def _localized(self, canonical: Iterator[bytes]) -> Iterator[bytes]:
         return self._rewriter.localize_chunks(canonical, Content.JSON)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
 from convergenced.machine.files import RealFiles
+from convergenced.machine.growth import MOST
 from convergenced.model import Kind, LocalPath, Snapshot
 from convergenced.ports import Files
 from tests.fakes.files import MemoryFiles
@@ -96,6 +97,11 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 
 def free() -> None:
     """A guard that lets everything pass."""
+
+
+def held() -> None:
+    """A guard that lets nothing pass."""
+    raise HeldError("Claude Code runs here", pid=7)
 
 
 def put(
@@ -214,7 +220,7 @@ def test_a_replaced_file_is_kept_as_a_backup(world: World) -> None:
     assert written == world.files.stat(path)
 
 
-@pytest.mark.parametrize("kept", [1, 4, 8])
+@pytest.mark.parametrize("kept", [1, 4, 7])
 def test_the_beginning_of_the_old_file_can_be_kept(world: World, kept: int) -> None:
     path, backup = world.path("s.jsonl"), world.path("backups", "s.jsonl")
     world.write(path, b"one\ntwo\n")
@@ -223,6 +229,55 @@ def test_the_beginning_of_the_old_file_can_be_kept(world: World, kept: int) -> N
     assert written == world.files.stat(path)
     world.append(path, b"four\n")
     assert world.content(backup) == b"one\ntwo\n"
+
+
+def test_a_file_that_is_kept_whole_grows_in_place(world: World) -> None:
+    path, backup = world.path("s.jsonl"), world.path("backups", "s.jsonl")
+    world.write(path, b"one\n")
+    expect = world.files.stat(path)
+    assert expect is not None
+    written = put(world, path, b"two\n", expect=expect, backup=backup, kept=4)
+    assert world.content(path) == b"one\ntwo\n"
+    assert written == world.files.stat(path)
+    assert (written.inode, written.mtime_ns) == (expect.inode, MOMENT)
+    assert names(world, world.path()) == ["s.jsonl"]
+
+
+def test_what_is_much_does_not_go_in_place(world: World) -> None:
+    path, backup = world.path("s.jsonl"), world.path("backups", "s.jsonl")
+    world.write(path, b"one\n")
+    expect = world.files.stat(path)
+    chunks = [b"x" * 1000] * (MOST // 1000) + [b"y" * 1000]
+    written = world.files.replace(
+        path, iter(chunks), expect=expect, mtime_ns=MOMENT, backup=backup, guard=free, kept=4
+    )
+    assert world.content(path) == b"one\n" + b"".join(chunks)
+    assert expect is not None
+    assert written.inode != expect.inode
+    assert world.content(backup) == b"one\n"
+
+
+def test_a_file_that_is_held_does_not_grow(world: World) -> None:
+    path = world.path("s.jsonl")
+    world.write(path, b"one\n")
+    with pytest.raises(HeldError):
+        put(world, path, b"two\n", expect=world.files.stat(path), guard=held, kept=4)
+    assert world.content(path) == b"one\n"
+
+
+def test_a_file_that_grew_at_the_last_moment_is_not_added_to(world: World) -> None:
+    path = world.path("s.jsonl")
+    world.write(path, b"one\n")
+    with pytest.raises(FileChangedError):
+        put(
+            world,
+            path,
+            b"two\n",
+            expect=world.files.stat(path),
+            guard=lambda: world.append(path, b"theirs\n"),
+            kept=4,
+        )
+    assert world.content(path) == b"one\ntheirs\n"
 
 
 def test_more_than_there_is_cannot_be_kept(world: World) -> None:
@@ -338,9 +393,6 @@ def test_a_held_file_is_left_alone_and_nothing_stays_behind(world: World) -> Non
     world.write(path, b"old")
     before = world.files.stat(path)
 
-    def held() -> None:
-        raise HeldError("Claude Code runs here", pid=7)
-
     with pytest.raises(HeldError):
         put(world, path, b"new", expect=before, backup=world.path("backups", "s.jsonl"), guard=held)
     with pytest.raises(HeldError):
@@ -416,9 +468,6 @@ def test_a_changed_or_held_file_is_not_removed(world: World) -> None:
     world.write(path, b"note")
     expect = world.files.stat(path)
     assert expect is not None
-
-    def held() -> None:
-        raise HeldError("Claude Code runs here")
 
     with pytest.raises(HeldError):
         world.files.remove(path, expect=expect, backup=backup, guard=held)

@@ -56,7 +56,7 @@ class Pair:
         (self.top / "now").rename(self.top / "then")
 
     def restore(self) -> None:
-        """Sets everything back. Files keep their inodes and times, so that the state still knows them."""
+        """Sets everything back. Nearly all files keep their inodes, so that the state still knows them."""
         now = self.top / "now"
         if now.exists():
             shutil.rmtree(now)
@@ -137,10 +137,11 @@ def lose_all_but_files(machine: Machine) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    # A link where files are only ever renamed into place, a copy of what is written in place.
+    # A link where files are only ever renamed into place, a copy of what is written in place. A transcript
+    # with a second name does not grow in place either, so one has none.
     path = Path(source)
     shared = "projects" in path.parts or any(part.endswith(".git") for part in path.parts)
-    if shared and not path.name.endswith(".lock"):
+    if shared and not path.name.endswith(".lock") and path.stem != THEIRS:
         os.link(source, target, follow_symlinks=False)
     else:
         shutil.copy2(source, target, follow_symlinks=False)

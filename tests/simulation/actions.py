@@ -23,7 +23,10 @@ ACTIONS: list[Action] = []
 
 NOTES = ("MEMORY.md", "habits.md", "deep/place.md")
 MOMENTS = (*STEPS, "files.list", "files.read", "files.stat", "files.replace", "files.between")
-WRITING = ("localize.planned", "files.replace", "replace.written", "replace.kept", "files.between")
+WRITING = (
+    *("localize.planned", "files.replace", "replace.written", "replace.kept", "grow.checked"),
+    "files.between",
+)
 """The moments at which a client is most unwelcome."""
 
 

@@ -231,6 +231,8 @@ class WatchedFiles(MemoryFiles):
             return
         if not self.is_held(path, old):
             self._say(f"{path} was replaced, and the store does not have all it said")
+        if (self.old(path) or b"").startswith(old):
+            return  # it grew: nothing of it was replaced
         kept = () if backup is None else self.paths(backup.rpartition("/")[0])
         if not any(one.startswith(backup or "?") and self.content(one) == old for one in kept):
             self._say(f"{path} was replaced, and no backup was kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from convergenced import steps
 from convergenced.errors import ConvergenceError, FileChangedError, HeldError, RefusedInputError
-from convergenced.machine import durable, files, folders
+from convergenced.machine import durable, files, folders, targets
 from convergenced.machine.durable import create_durably, read_bounded, write_durably
 from convergenced.machine.files import RealFiles, sweep_temporaries
 from convergenced.model import LocalPath, Snapshot
@@ -144,7 +146,7 @@ def test_a_fifo_that_takes_the_place_of_a_file_does_not_block(
     found = os.stat(path)
     path.unlink()
     os.mkfifo(path)
-    monkeypatch.setattr(files, "_lstat", lambda *_: found)  # looked at just before it was swapped
+    monkeypatch.setattr(targets, "lstat", lambda *_: found)  # looked at just before it was swapped
     with pytest.raises(FileChangedError):
         real.read(at(path), 0, 10)
 
@@ -254,7 +256,7 @@ def test_where_the_kernel_cannot_copy_a_beginning_it_is_read_and_written(
     real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch, shared: int
 ) -> None:
     path = root / "s.jsonl"
-    path.write_bytes(b"one\ntwo\n")
+    path.write_bytes(b"one\ntwo\nhalf")
     copy_range, calls = os.copy_file_range, [0]
 
     def give_up(source: int, descriptor: int, count: int) -> int:
@@ -276,6 +278,82 @@ def test_where_the_kernel_cannot_copy_a_beginning_it_is_read_and_written(
     )
     assert path.read_bytes() == b"one\ntwo\nthree\n"
     assert calls[0]
+
+
+def grow(real: RealFiles, path: Path, data: bytes, backup: Path | None = None) -> None:
+    expect = real.stat(at(path))
+    assert expect is not None
+    real.replace(
+        at(path),
+        iter([data]),
+        expect=expect,
+        mtime_ns=1,
+        backup=None if backup is None else at(backup),
+        guard=lambda: None,
+        kept=expect.size,
+    )
+
+
+def test_a_file_with_a_second_name_does_not_grow_in_place(
+    real: RealFiles, root: Path, tmp_path: Path
+) -> None:
+    path, older, backup = root / "s.jsonl", tmp_path / "older", tmp_path / "backups" / "s.jsonl"
+    path.write_bytes(b"one\n")
+    os.link(path, older)
+    grow(real, path, b"two\n", backup)
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert older.read_bytes() == backup.read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_a_file_that_cannot_be_opened_to_grow_is_replaced(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"one\n")
+    before, opened = path.stat().st_ino, os.open
+
+    def refuse(name: str, flags: int, *args: int, dir_fd: int | None = None) -> int:
+        if flags & os.O_APPEND:
+            raise OSError(code, "no")
+        return opened(name, flags, *args, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    grow(real, path, b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert path.stat().st_ino != before
+
+
+def test_a_disk_that_takes_only_half_leaves_the_file_as_it_was(real: RealFiles, root: Path) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"one\n")
+    before = real.stat(at(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, limits[1]))
+    try:
+        with pytest.raises(ConvergenceError, match=r"s\.jsonl: File too large"):
+            grow(real, path, b"two\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"one\n"
+    assert real.stat(at(path)) == before
+
+
+def test_what_somebody_appends_while_it_grows_stays(
+    real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "s.jsonl"
+    path.write_bytes(b"one\n")
+
+    def append(step: str) -> None:
+        if step == "grow.checked":
+            with path.open("ab") as client:
+                client.write(b"theirs\n")
+
+    monkeypatch.setattr(steps, "hook", append)
+    with pytest.raises(FileChangedError, match="at the same time"):
+        grow(real, path, b"two\n")
+    assert path.read_bytes() == b"one\ntheirs\ntwo\n"
 
 
 def test_where_hard_links_do_not_exist_all_works_by_copy_and_rename(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from convergenced import steps
 from convergenced.merge import segments
 from convergenced.merge.segments import SEGMENT_BYTES
 from convergenced.merge.session import rename_session
@@ -461,8 +462,9 @@ def test_the_old_bytes_are_kept_as_a_backup(ann: FakeMachine, bob: FakeMachine) 
     ann.remember("a.md", "old")
     ann.sync()
     bob.sync()
+    ann.say(S, "hers")
+    bob.say(S, "his")
     old = bob.local_bytes(S)
-    ann.say(S, "two")
     ann.remember("a.md", "new")
     ann.sync()
     bob.sync()
@@ -471,6 +473,17 @@ def test_the_old_bytes_are_kept_as_a_backup(ann: FakeMachine, bob: FakeMachine) 
     kept = {path.rpartition("/")[2]: bob.files.content(path) for path in backups}
     assert kept == {f"{S}.jsonl": old, "a.md": b"old"}
     assert all(path.startswith(f"{bob.machine.backups_dir}/{bob.app.folder}/2026") for path in backups)
+
+
+def test_a_session_that_goes_on_needs_no_backup(ann: FakeMachine, bob: FakeMachine) -> None:
+    ann.say(S, "one")
+    ann.sync()
+    bob.sync()
+    ann.say(S, "two")
+    ann.sync()
+    bob.sync()
+    assert bob.texts(S) == ["one", "two"]
+    assert bob.files.paths(bob.machine.backups_dir) == ()
 
 
 def test_a_refused_write_does_not_stop_the_others(ann: FakeMachine, bob: FakeMachine) -> None:
@@ -921,8 +934,12 @@ def test_what_was_written_before_is_not_made_again(
     for text in ("one", "two"):
         go_on(ann, bob, text)
         length, read[0] = len(bob.local_bytes(S)), 0
-        (kept,) = taken_over(bob, bob.localize)
-        assert length - SEGMENT_BYTES < kept < length
+        before = bob.files.stat(bob.transcript(S))
+        assert taken_over(bob, bob.localize) == [length]
+        after = bob.files.stat(bob.transcript(S))
+        assert before is not None
+        assert after is not None
+        assert before.inode == after.inode
         assert read[0] < 5 * SEGMENT_BYTES < length
         assert bob.local_bytes(S) == as_localized(bob)
     assert bob.ingest().commit is None
@@ -938,9 +955,46 @@ def test_what_was_said_here_is_taken_over_as_well(ann: FakeMachine, bob: FakeMac
     bob.files.append(bob.transcript(S), b'{"not":"complete')
     go_on(ann, bob, "on")
     length = len(bob.local_bytes(S))
-    (kept,) = taken_over(bob, bob.localize)
-    assert length - 2 * SEGMENT_BYTES < kept < length
+    assert taken_over(bob, bob.localize) == [length - len(b'{"not":"complete')]
     assert bob.local_bytes(S) == as_localized(bob) + b'{"not":"complete'
+
+
+def test_a_line_that_a_crash_left_incomplete_is_completed(ann: FakeMachine, bob: FakeMachine) -> None:
+    say_much(ann)
+    ann.sync()
+    bob.sync()
+    go_on(ann, bob, "one")
+    go_on(ann, bob, "two")
+    begun = as_localized(bob)[len(bob.local_bytes(S)) :][:-20]
+    assert begun.count(b"\n") == 1
+    bob.files.append(bob.transcript(S), begun)
+    bob.ingest()
+    length = len(bob.local_bytes(S))
+    assert taken_over(bob, bob.localize) == [length]
+    assert bob.local_bytes(S) == as_localized(bob)
+    assert bob.ingest().commit is None
+
+
+def test_a_crash_in_the_middle_of_growing_loses_nothing(ann: FakeMachine, bob: FakeMachine) -> None:
+    say_much(ann)
+    ann.sync()
+    bob.sync()
+    go_on(ann, bob, "on")
+
+    def die(step: str) -> None:
+        if step == "grow.checked":
+            raise KeyboardInterrupt
+
+    steps.hook = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bob.localize()
+    finally:
+        steps.hook = None
+    assert not bob.local_bytes(S).endswith(b"\n")
+    bob.converge()
+    assert bob.local_bytes(S) == as_localized(bob)
+    assert bob.tip() == ann.tip()
 
 
 def test_a_file_that_is_not_all_of_what_is_noted_is_made_anew(ann: FakeMachine, bob: FakeMachine) -> None:
