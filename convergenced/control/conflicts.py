@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from convergenced.canon.rewrite import Rewriter
 from convergenced.control import answers
 from convergenced.control.status import iso
-from convergenced.errors import ConvergenceError, UsageError
+from convergenced.control.writing import SETTLE_S, find_stop, was_looked_at, why_it_waits
+from convergenced.errors import UsageError
 from convergenced.model import Content, LocalPath, Oid, ProjectId
 from convergenced.store.branch import project_at
-from convergenced.sync.board import Missing, ReplicaState, held_text
+from convergenced.sync.board import Missing
 from convergenced.sync.conflicts import (
     ConflictedFile,
     Settled,
@@ -41,8 +42,6 @@ MAX_SHOWN = 1024 * 1024
 """Bytes of all sides that are shown, at most."""
 MAX_NAMED = 20
 """Files in conflict that an error names, at most."""
-SETTLE_S = 30.0
-"""How long the engine gets to write what was settled."""
 
 
 # -- listing
@@ -194,11 +193,8 @@ class Settlement:
     def _settle(self, meant: tuple[ProjectId, str]) -> None:
         project, name = meant
         desk, take = self._engine.desk, self._take
-        if desk.board.halted is not None:
-            self._failed(ConvergenceError(f"nothing is synced: {desk.board.halted}", "bring it back first"))
-            return
-        if desk.board.is_paused(project):
-            self._failed(ConvergenceError(f"{project} is paused", f"convergencectl resume {project}"))
+        if (stop := find_stop(desk, project)) is not None:
+            self._failed(stop)
             return
         replicas = [state.replica for state in desk.board.of_project(project)]
         desk.submit(
@@ -218,7 +214,7 @@ class Settlement:
 
         def is_written(_: list[Missing]) -> bool:
             states = desk.board.of_project(project)
-            if desk.clock.monotonic() < deadline and not all(_was_looked_at(one, since) for one in states):
+            if desk.clock.monotonic() < deadline and not all(was_looked_at(one, since) for one in states):
                 return False
             self._done(
                 {
@@ -226,25 +222,9 @@ class Settlement:
                     "path": f"{MEMORY}/{name}",
                     "name": _shown(project, name),
                     "edited": settled.commit is None,
-                    "waits": next(filter(None, map(_why_it_waits, states)), None),
+                    "waits": next(filter(None, map(why_it_waits, states)), None),
                 }
             )
             return True
 
         self._engine.wait([project], since, SETTLE_S, is_written)
-
-
-def _was_looked_at(state: ReplicaState, since: float) -> bool:
-    return not state.busy and (state.started_at >= since or state.error is not None)
-
-
-def _why_it_waits(state: ReplicaState) -> str | None:
-    """Why a folder does not hold what was settled yet; None where it does."""
-    if state.error is not None or state.result is None:
-        return f"it is not written here yet: {state.error or 'the folder is still looked at'}"
-    localized = state.result.localize
-    if localized is None:
-        return f"it is not written here: {state.result.ingest.halted or 'the folder is gone'}"
-    if localized.held:
-        return f"it is written here when Claude Code has ended ({held_text(state.result)})"
-    return None if localized.settled else "it is not written here yet; see: convergencectl status"
