@@ -256,3 +256,105 @@ class Settled(TypedDict):
     name: str
     edited: bool
     waits: str | None
+
+
+class Session(TypedDict):
+    """One session. `title` is what it is called, else what was asked first; empty where nothing tells.
+
+    `machine` wrote last, as far as is known. `at` is the time of the last record, `began` of the first.
+    `records` is an estimate where not `exact`. `origin`: the session that it was made from. `state`: it lies
+    here, was removed here, or is only in the store. `path` is where it lies.
+    """
+
+    id: str
+    project: str
+    title: str
+    machine: str | None
+    at: str | None
+    began: str | None
+    bytes: int
+    records: int
+    exact: bool
+    origin: str | None
+    state: Literal["here", "removed", "store"]
+    path: str | None
+
+
+class Sessions(TypedDict):
+    """The answer to `sessions`: those from `offset` on of `total`, the newest first.
+
+    `unreadable` are projects of which nothing can be told, and why.
+    """
+
+    schema: int
+    total: int
+    offset: int
+    sessions: list[Session]
+    unreadable: list[ProjectText]
+
+
+class SessionChange(TypedDict):
+    """A commit that changed a session.
+
+    `machine` is None where two machines' work came together. `records` are those it added, None where they
+    are too many to be counted; `bytes` likewise. `origin`: the session that it was made from there;
+    `became`: those that were made from it.
+    """
+
+    commit: str
+    at: str | None
+    machine: str | None
+    records: int | None
+    bytes: int
+    origin: str | None
+    became: list[str]
+
+
+class SessionHistory(TypedDict):
+    """The answer to `session_history`, the newest change last; not `whole`: there are earlier ones."""
+
+    schema: int
+    project: str
+    session: str
+    title: str
+    changes: list[SessionChange]
+    whole: bool
+
+
+class Backup(TypedDict):
+    """A file as it was before it was replaced here; `stamp` names it for `session restore --backup`.
+
+    `session` is None for memory. `late`: a program wrote to it after it was replaced.
+    """
+
+    stamp: str
+    at: str | None
+    project: str
+    session: str | None
+    name: str
+    path: str
+    bytes: int
+    late: bool
+
+
+class Backups(TypedDict):
+    """The answer to `session_backups`: the newest of `total`."""
+
+    schema: int
+    total: int
+    backups: list[Backup]
+
+
+class Restored(TypedDict):
+    """The answer to `session_restore`.
+
+    `session` is its id, `origin` what it is an older state of, if it is. `there`: it was there already.
+    `waits`: why it was not written here yet.
+    """
+
+    project: str
+    session: str
+    origin: str | None
+    path: str
+    there: bool
+    waits: str | None

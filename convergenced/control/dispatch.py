@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import cast, get_args
 
-from convergenced.control import answers
+from convergenced.control import answers, sessions
 from convergenced.control.conflicts import Settlement, list_conflicts
 from convergenced.control.doctor import Doctor
 from convergenced.control.examination import Examination
@@ -23,7 +23,7 @@ from convergenced.model import LocalPath, ProjectId
 from convergenced.sync.board import Missing
 from convergenced.sync.conflicts import Take
 from convergenced.sync.engine import Engine
-from convergenced.sync.replica import Parts
+from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.tracking import Tracked, begin_project, join_project
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,10 @@ class Dispatcher:
             "peer_remove": self._peer_remove,
             "conflicts": self._conflicts,
             "conflict_resolve": self._conflict_resolve,
+            "sessions": self._sessions,
+            "session_history": self._session_history,
+            "session_backups": self._session_backups,
+            "session_restore": self._session_restore,
             "doctor": self._examine,
             "reload": self._reload_config,
             "shutdown": self._stop,
@@ -241,6 +245,46 @@ class Dispatcher:
             done=lambda settled: reply.result(cast("Json", settled)),
             failed=lambda error: _fail(reply, error),
         ).start()
+
+    def _sessions(self, params: dict[str, Json], reply: Reply) -> None:
+        parts, replicas = self._parts, self._replicas()
+        wanted = _text(params, "project", None)
+        only = None if wanted is None else sessions.project_named(parts, replicas, wanted)
+        offset, limit = (
+            int(_number(params, "offset") or 0),
+            int(_number(params, "limit") or sessions.MAX_PAGE),
+        )
+        self._tell(reply, lambda: sessions.list_sessions(parts, replicas, only, offset, limit))
+
+    def _session_history(self, params: dict[str, Json], reply: Reply) -> None:
+        parts, replicas, text = self._parts, self._replicas(), _required(params, "session")
+        self._tell(reply, lambda: sessions.tell_history(parts, replicas, text))
+
+    def _session_backups(self, params: dict[str, Json], reply: Reply) -> None:
+        parts, replicas, text = self._parts, self._replicas(), _text(params, "session", None)
+        self._tell(reply, lambda: sessions.list_backups(parts, replicas, text))
+
+    def _session_restore(self, params: dict[str, Json], reply: Reply) -> None:
+        sessions.Restoring(
+            self._engine,
+            _required(params, "session"),
+            at=_text(params, "at", None),
+            backup=_text(params, "backup", None),
+            done=lambda restored: reply.result(cast("Json", restored)),
+            failed=lambda error: _fail(reply, error),
+        ).start()
+
+    def _replicas(self) -> list[Replica]:
+        return [state.replica for state in self._engine.board.replicas.values()]
+
+    def _tell(self, reply: Reply, job: Callable[[], object]) -> None:
+        """Answers with what a job in the archive's lane finds."""
+        self._engine.desk.submit(
+            sessions.LANE,
+            job,
+            lambda found: reply.result(cast("Json", found)),
+            lambda error: _fail(reply, error),
+        )
 
     def _examine(self, params: dict[str, Json], reply: Reply) -> None:
         Examination(

@@ -1,19 +1,31 @@
-"""What `status` and `conflicts` can say without a daemon: only files are read, nothing is changed.
+"""What commands that only read can say without a daemon: only files are read, nothing is changed.
 
 Promise: nothing is called synced here, because nobody looked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from posixpath import join
 
-from convergenced.control.answers import Attention, Conflicts, Peer, Project, Status
+from convergenced.control import sessions
+from convergenced.control.answers import (
+    Attention,
+    Backups,
+    Conflicts,
+    Peer,
+    Project,
+    SessionHistory,
+    Sessions,
+    Status,
+)
 from convergenced.control.assembly import readable_parts
 from convergenced.control.conflicts import list_conflicts
+from convergenced.control.sessions import Conversation
 from convergenced.control.status import STATUS_SCHEMA
-from convergenced.errors import ConfigError, ConvergenceError
+from convergenced.errors import ConfigError, ConvergenceError, NewerSchemaError
 from convergenced.machine.files import RealFiles
 from convergenced.machine.locations import ClaudeLocations, Locations, read_machine_id
 from convergenced.machine.settings import Settings, load_settings
@@ -68,14 +80,55 @@ def offline_status(locations: Locations, environ: Mapping[str, str]) -> Status:
 
 def offline_conflicts(locations: Locations, environ: Mapping[str, str]) -> Conflicts:
     """The `conflicts` answer as the store tells it. Raises `StoreError` where it is damaged."""
+    with _reading(locations, environ) as (parts, replicas):
+        return list_conflicts(parts, sessions.projects_in(parts), replicas)
+
+
+def offline_sessions(
+    locations: Locations, environ: Mapping[str, str], project: str | None, offset: int, limit: int
+) -> Sessions:
+    """The `sessions` answer as the store tells it. Raises `UsageError` for an unknown project."""
+    with _reading(locations, environ) as (parts, replicas):
+        only = None if project is None else sessions.project_named(parts, replicas, project)
+        return sessions.list_sessions(parts, replicas, only, offset, limit)
+
+
+def offline_history(locations: Locations, environ: Mapping[str, str], text: str) -> SessionHistory:
+    """The `session_history` answer. Raises `UsageError` for none or more than one session."""
+    with _reading(locations, environ) as (parts, replicas):
+        return sessions.tell_history(parts, replicas, text)
+
+
+def offline_backups(locations: Locations, environ: Mapping[str, str], text: str | None) -> Backups:
+    """The `session_backups` answer. Raises `UsageError` for none or more than one session."""
+    with _reading(locations, environ) as (parts, replicas):
+        return sessions.list_backups(parts, replicas, text)
+
+
+@contextlib.contextmanager
+def open_conversation(locations: Locations, environ: Mapping[str, str], text: str) -> Iterator[Conversation]:
+    """A session for reading, with a daemon or without; however long it is, little of it is in memory.
+
+    Raises `UsageError` for none or more than one session.
+    """
+    with _reading(locations, environ) as (parts, replicas):
+        yield sessions.read_conversation(parts, replicas, text)
+
+
+@contextlib.contextmanager
+def _reading(locations: Locations, environ: Mapping[str, str]) -> Iterator[tuple[Parts, list[Replica]]]:
+    """The parts for one who only looks, and the folders that take part here, as the rosters name them."""
     try:
         settings = load_settings(locations.config_file)
     except ConfigError:
         settings = Settings()
     with readable_parts(locations, settings, environ, os.path.expanduser("~")) as parts:
-        projects = [ProjectId(ref.removeprefix(PROJECTS)) for ref in parts.store.refs(PROJECTS)]
-        taking_part = (_replica(parts, project) for project in projects)
-        return list_conflicts(parts, projects, [one for one in taking_part if one is not None])
+        replicas = []
+        for project in sessions.projects_in(parts):
+            with contextlib.suppress(NewerSchemaError):
+                if (replica := _replica(parts, project)) is not None:
+                    replicas.append(replica)
+        yield parts, replicas
 
 
 def _replica(parts: Parts, project: ProjectId) -> Replica | None:

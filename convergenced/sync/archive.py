@@ -34,7 +34,7 @@ MAX_COUNTED = 64
 
 
 def find_session(
-    store: Store, projects: Iterable[ProjectId], text: str, titles: Mapping[SessionId, str]
+    store: Store, projects: Iterable[ProjectId], text: str, titles: Callable[[], Mapping[SessionId, str]]
 ) -> tuple[ProjectId, SessionId]:
     """The session that a person means by its id, the beginning of it, or `PROJECT:` and either.
 
@@ -53,13 +53,15 @@ def find_session(
         is_shared = len({sid for _, sid in meant}) < len(meant)
         raise UsageError(
             f"{text} can be any of {len(meant)} sessions",
-            _listed(meant, titles, "say more of the id" + (", or PROJECT:ID" if is_shared else "")),
+            _listed(meant, titles(), "say more of the id" + (", or PROJECT:ID" if is_shared else "")),
         )
     beginnings: dict[str, SessionId] = {sid[: max(4, len(wanted))]: sid for sid in everything}
     near = [beginnings[one] for one in difflib.get_close_matches(wanted, beginnings, n=CLOSE)]
     close = sorted((project, sid) for project, sids in ids.items() for sid in sids if sid in near)
     hint = "see: convergencectl sessions"
-    raise UsageError(f"there is no session {text}", _listed(close, titles, "close to it") if close else hint)
+    raise UsageError(
+        f"there is no session {text}", _listed(close, titles(), "close to it") if close else hint
+    )
 
 
 def _sessions_at(store: Store, project: ProjectId) -> set[SessionId]:
