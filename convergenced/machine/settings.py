@@ -52,6 +52,7 @@ __all__ = [
     "SecretSettings",
     "Settings",
     "add_peer",
+    "change_exclusions",
     "default_config_text",
     "expand_home",
     "format_duration",
@@ -221,6 +222,16 @@ def remove_peer(text: str, name: str) -> str:
     if not peers:
         del document["peers"]
     return _checked(document)
+
+
+def change_exclusions(text: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> str:
+    """`text` with patterns put into `projects.exclude` or taken out. Raises `ConfigError`."""
+    former = parse_settings(text, "config.toml").projects.exclude
+    gone = set(remove)
+    patterns = list(dict.fromkeys([*(one for one in former if one not in gone), *add]))
+    if tuple(patterns) == former:
+        return text
+    return set_value(text, "projects.exclude", _toml(patterns))
 
 
 # ---------------------------------------------------------------------- reading

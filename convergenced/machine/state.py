@@ -324,6 +324,15 @@ class State:
         with self._lock:
             self._db.execute("DELETE FROM replica WHERE folder = ?", (folder,))
 
+    def forget_project(self, project: str) -> None:
+        """Forgets all that is known of a project and of its folders, but not that it is paused."""
+        with self.together():
+            folders = self._db.execute("SELECT folder FROM replica WHERE project = ?", (project,)).fetchall()
+            for table in ("file", "head", "wanted"):
+                self._db.executemany(f"DELETE FROM {table} WHERE folder = ?", folders)  # noqa: S608
+            for table in ("replica", "said", "stranger", "told", "notice", "cataloged", "catalog"):
+                self._db.execute(f"DELETE FROM {table} WHERE project = ?", (project,))  # noqa: S608
+
     def pauses(self) -> dict[str, float | None]:
         """What is paused (a project id, or `*` for all) and until when, Unix seconds."""
         with self._lock:

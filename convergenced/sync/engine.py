@@ -180,6 +180,7 @@ class Engine:
         if self._lookout.due is not None and now >= self._lookout.due:
             self._lookout.start()
         self._healing.start_due()
+        self._rounds.start_waiting()
         self._housekeeping.start_due()
         self._patrol.start_due()
         for state, due in self._passes_due():
@@ -284,6 +285,19 @@ class Engine:
     ) -> None:
         """Has a request's blocking work done by a worker; both answers come in the control thread."""
         self.desk.submit("request", job, done, failed)
+
+    def alone_with(
+        self,
+        project: ProjectId,
+        job: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Has `job` done in the project's lane while nothing else is done for it, not even by a round.
+
+        Its folders are surveyed anew afterwards; both answers come in the control thread.
+        """
+        self._rounds.apart(project, job, done, failed)
 
     def preview(
         self, projects: Iterable[str] | None, answer: Callable[[list[tuple[str, str]]], None]

@@ -30,6 +30,7 @@ from convergenced.merge.session import write_flat
 from convergenced.merge.sessions import Sessions
 from convergenced.model import EMPTY_TREE, Commit, Content, Kind, Oid, Refusal, SessionId, Snapshot
 from convergenced.store.branch import MergeOutcome, project_at
+from convergenced.sync.moving import is_taken_over
 from convergenced.sync.papers import with_papers
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.scan import (
@@ -216,8 +217,9 @@ class _Ingest:
         if scan is None and not replica.primary:
             report.gone = True
             return report
+        has_begun = head is not None and not is_taken_over(base)
         if scan is None or scan.is_empty:
-            if self._noted or (head is not None and (base.sessions or base.memory)):
+            if self._noted or (has_begun and (base.sessions or base.memory)):
                 what = self._why_not_there() if scan is None else "is empty"
                 report.halted = f"the context folder {replica.context_dir(self._parts.machine)} {what}"
                 return report
@@ -228,7 +230,7 @@ class _Ingest:
         self._choose(scan)
         tree = self._with_sessions(base, tip_tree, scan)
         tree = self._with_memory(tree, tip_tree, scan)
-        if scan.is_empty and head is None and tip is not None:
+        if scan.is_empty and not has_begun and tip is not None:
             # Nothing local yet: only say on the project's branch that this machine takes part.
             self._commit(self._with_papers(tip_tree, tip_tree, tip), head, tip)
         else:

@@ -23,6 +23,7 @@ from convergenced.sync.identity import (
     stem_of,
 )
 from convergenced.sync.replica import Parts
+from convergenced.sync.survey import Scope
 from convergenced.sync.tips import advance, ref_of, tip_of
 
 MAX_CHECKOUTS = 2_000
@@ -41,13 +42,13 @@ class Considered:
 def consider_offers(
     parts: Parts,
     checkouts: Checkouts,
-    roots: Sequence[LocalPath],
+    scope: Scope,
     peer: Peer,
     peer_name: str,
     projects: Mapping[ProjectId, Identity],
     offered: Mapping[ProjectId, Oid],
 ) -> Considered:
-    """Joins the peer's projects whose code is checked out below `roots`, and finds twins of `projects`.
+    """Joins the peer's projects whose code is checked out within `scope`, and finds twins of `projects`.
 
     Two machines that met repositories of one name in different order gave the same code two ids; the
     shorter, then the smaller one counts. A project is fetched to learn what code it is about only if
@@ -60,7 +61,11 @@ def consider_offers(
     considered = Considered()
     if not candidates:
         return considered
-    found = [one for one in islice(checkouts.find(roots), MAX_CHECKOUTS) if one.root not in roots_known]
+    found = [
+        one
+        for one in islice(checkouts.find(scope.roots), MAX_CHECKOUTS)
+        if one.root not in roots_known and not scope.excludes(one.root, parts.machine.home)
+    ]
     for project in candidates:
         twins = [
             (ours, identity)

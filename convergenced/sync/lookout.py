@@ -7,6 +7,7 @@ where the projects folder is gone, nothing is done until it is back.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from posixpath import dirname
 
 from convergenced.errors import ConvergenceError
@@ -27,8 +28,19 @@ WATCH = "watch"
 """The part that is degraded while hints may be missing."""
 WATCH_AGAIN = 300.0
 """Seconds after which a watcher that is in trouble may be begun anew: its limit may have been raised."""
+SEEK_LEAST, SEEK_MOST = 540.0, 86_400.0
+"""Seconds between two searches for a checkout that is gone; each time twice as long, up to a day."""
 MAX_HINTS = 1_000
 """Changes beyond which everything is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """Where a checkout that is gone was looked for, and when (monotonic) that is done again."""
+
+    roots: tuple[LocalPath, ...]
+    again_at: float
+    wait: float
 
 
 class Lookout:
@@ -43,6 +55,8 @@ class Lookout:
         self._ignored: set[str] = set()
         self._is_watching = False
         self._watching_since = 0.0
+        self._sought: dict[LocalPath, _Sought] = {}
+        """Checkouts that are gone and were looked for in vain."""
         self.identities: dict[ProjectId, Identity] = {}
         self.surveys = 0
         """How many surveys were completed."""
@@ -62,6 +76,10 @@ class Lookout:
         self._is_stale = self._is_surveying
         self.want()
 
+    def seek_again(self) -> None:
+        """Has the next survey look for every checkout that is gone, however lately that was done."""
+        self._sought.clear()
+
     def scope(self) -> Scope:
         """What the user wants shared, and where checkouts may be."""
         projects, home = self._desk.settings.projects, self._desk.parts.machine.home
@@ -70,7 +88,9 @@ class Lookout:
         beside = {LocalPath(dirname(state.replica.root)) for state in states}
         wanted = {expand_home(root, home) for root in projects.roots} | (beside - {home, LocalPath("/")})
         roots = tuple(sorted(root for root in wanted if not _is_below_another(root, wanted)))
-        return Scope(projects.track == "all", projects.exclude, roots, projects.auto_join)
+        now = self._desk.clock.monotonic()
+        sought = (root for root, one in self._sought.items() if one.roots == roots and now < one.again_at)
+        return Scope(projects.track == "all", projects.exclude, roots, projects.auto_join, frozenset(sought))
 
     def start(self) -> None:
         """Starts a survey."""
@@ -87,12 +107,13 @@ class Lookout:
         desk.submit(
             LANE,
             lambda: survey(desk.parts, desk.surroundings.checkouts, scope),
-            lambda result: self._surveyed(result, started),
+            lambda result: self._surveyed(result, scope, started),
             failed,
         )
 
-    def _surveyed(self, result: Survey, started: float) -> None:
+    def _surveyed(self, result: Survey, scope: Scope, started: float) -> None:
         self._is_surveying = False
+        self._note_moves(result, scope)
         if self._is_stale:
             self.want()
             return
@@ -116,6 +137,14 @@ class Lookout:
         self.surveys += 1
         self._take_in(result)
         self.watch(anew=was_halted is not None or self._is_stale_watch())
+
+    def _note_moves(self, result: Survey, scope: Scope) -> None:
+        for moved in result.moved:
+            self._sought.pop(moved.former.root, None)
+            self._desk.note("move", moved.project, f"{moved.former.root} is now {moved.note.root}")
+        for root in result.missed:
+            wait = min(2 * self._sought[root].wait, SEEK_MOST) if root in self._sought else SEEK_LEAST
+            self._sought[root] = _Sought(scope.roots, self._desk.clock.monotonic() + wait, wait)
 
     def _take_in(self, result: Survey) -> None:
         board, now = self._desk.board, self._desk.clock.monotonic()

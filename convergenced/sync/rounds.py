@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 from convergenced.errors import ConvergenceError, PeerUnreachableError, StoreError
 from convergenced.model import ProjectId
@@ -26,6 +27,8 @@ from convergenced.sync.tips import ref_of, tip_of
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MAX_TOLD = 20
 """Entries of a peer's tree that were left out of one merge and are told of in the log, at most."""
 
@@ -42,7 +45,8 @@ class Rounds:
         self._connections: dict[str, Peer] = {}
         """The newest connection to each peer; closing one that is done does nothing."""
         self.renaming: set[ProjectId] = set()
-        """Projects that are getting another id: nothing is done for them meanwhile."""
+        """Projects that are getting another id, or are leaving: nothing is done for them meanwhile."""
+        self._waiting: list[Callable[[], None]] = []
 
     def may_start(self, peer: PeerStatus) -> bool:
         """Whether a round may start: not before it is known what takes part."""
@@ -78,9 +82,7 @@ class Rounds:
                 considered = Considered()
                 if scope.auto_join and not tried >= report.offered.keys():
                     checkouts, offered = desk.surroundings.checkouts, report.offered
-                    considered = consider_offers(
-                        parts, checkouts, scope.roots, connection, name, projects, offered
-                    )
+                    considered = consider_offers(parts, checkouts, scope, connection, name, projects, offered)
             finally:
                 connection.close()
             return report, considered
@@ -204,27 +206,75 @@ class Rounds:
                 self.offer(project)
 
     def _move(self, project: ProjectId, job: Callable[[], ProjectId], reason: str) -> None:
-        """Gives a project of ours another id, in its own lane: passes that were begun end first.
-
-        Until its folders were surveyed under the new id, nothing is done for them.
-        """
+        """Gives a project of ours another id."""
         desk, part = self._desk, f"rename {project}"
         if project not in desk.board.projects() or project in self.renaming:
             return
-        self.renaming.add(project)
 
         def moved(name: ProjectId) -> None:
-            self.renaming.discard(project)
             desk.restore(part)
-            for state in desk.board.of_project(project):
-                del desk.board.replicas[state.replica.folder]
-            self._lookout.distrust()
             desk.note("rename", name, f"{reason}; ours is now {name}")
             for peer in desk.board.peers.values():
                 peer.due_at = desk.clock.monotonic()
 
-        def failed(error: Exception) -> None:
-            self.renaming.discard(project)
-            desk.degrade(part, error)
+        self._alone(project, job, moved, lambda error: desk.degrade(part, error))
 
-        desk.submit(desk.lane_of(project), job, moved, failed)
+    def _alone(
+        self,
+        project: ProjectId,
+        job: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Does something to a project in its own lane: passes that were begun end first.
+
+        Until its folders were surveyed again, nothing is done for them.
+        """
+        desk = self._desk
+        self.renaming.add(project)
+
+        def succeeded(result: T) -> None:
+            self.renaming.discard(project)
+            for state in desk.board.of_project(project):
+                del desk.board.replicas[state.replica.folder]
+            self._lookout.distrust()
+            done(result)
+
+        def broke(error: Exception) -> None:
+            self.renaming.discard(project)
+            self._lookout.distrust()
+            failed(error)
+
+        desk.submit(desk.lane_of(project), job, succeeded, broke)
+
+    def apart(
+        self,
+        project: ProjectId,
+        job: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Does something to a project while no pass and no round has to do with it.
+
+        Rounds that are under way end first; they might bring back what the job takes away.
+        """
+        if project in self.renaming:
+            failed(ConvergenceError(f"something else is done to {project} right now", "try again"))
+            return
+        self.renaming.add(project)
+        busy = {name: peer.started_at for name, peer in self._desk.board.peers.items() if peer.busy}
+
+        def start() -> None:
+            peers = self._desk.board.peers
+            if any(name in peers and peers[name].started_at == at for name, at in busy.items()):
+                return
+            self._waiting.remove(start)
+            self._alone(project, job, done, failed)
+
+        self._waiting.append(start)
+        start()
+
+    def start_waiting(self) -> None:
+        """Starts what waited for rounds to end."""
+        for start in list(self._waiting):
+            start()

@@ -13,6 +13,7 @@ from convergenced.model import Commit, LocalPath, ProjectId
 from convergenced.store.branch import tracking_ref
 from convergenced.sync.exchange import MAX_WAIT, Unfit, exchange
 from convergenced.sync.joining import consider_offers
+from convergenced.sync.survey import Scope
 from convergenced.sync.tips import MAX_TRIES, advance, ref_of
 from tests.unit.sync.world import APP, HUB, FakeMachine, World, branch, sid
 
@@ -32,11 +33,13 @@ def bob(world: World, ann: FakeMachine) -> FakeMachine:
     return world.machine("bob")
 
 
-def joined(machine: FakeMachine, *, roots: tuple[str, ...] = ("src",)) -> list[str]:
-    below = [LocalPath(f"{machine.home}/{root}") for root in roots]
+def joined(
+    machine: FakeMachine, *, roots: tuple[str, ...] = ("src",), exclude: tuple[str, ...] = ()
+) -> list[str]:
+    scope = Scope(roots=tuple(LocalPath(f"{machine.home}/{root}") for root in roots), exclude=exclude)
     offered = machine.exchange("nothing").offered
     machine.peer.calls.clear()
-    return consider_offers(machine.parts, machine.checkouts, below, machine.peer, HUB, {}, offered).joined
+    return consider_offers(machine.parts, machine.checkouts, scope, machine.peer, HUB, {}, offered).joined
 
 
 def test_what_is_checked_out_here_is_joined(bob: FakeMachine) -> None:
@@ -53,6 +56,12 @@ def test_without_a_checkout_below_the_roots_nothing_is_fetched(bob: FakeMachine)
     bob.checkouts.take_away(bob.root)
     bob.checkout(f"{bob.home}/src/unlike", "example.org/ann/unlike")
     assert joined(bob) == []
+    assert bob.peer.calls == []
+
+
+def test_what_is_excluded_is_not_joined(bob: FakeMachine) -> None:
+    assert joined(bob, exclude=("~/src/app",)) == []
+    assert bob.state.replicas() == []
     assert bob.peer.calls == []
 
 

@@ -12,6 +12,7 @@ from convergenced.errors import RefusedInputError
 from convergenced.merge.layout import write_project
 from convergenced.model import Commit, LocalPath, ProjectId
 from convergenced.sync.exchange import exchange
+from convergenced.sync.leaving import exclusion_of
 from convergenced.sync.survey import Scope, choose_project
 from tests.unit.sync.world import APP, APP_URL, HUB, FakeMachine, World, branch, sid
 
@@ -318,3 +319,170 @@ def test_first_use_without_any_projects_folder_is_no_trouble(ann: FakeMachine) -
     ann.files.unlink(ann.machine.projects_dir)
     result = ann.survey()
     assert (result.replicas, result.refusals, result.halted) == ([], [], None)
+
+
+# -- checkouts that moved
+
+
+def gone(machine: FakeMachine, root: str | None = None) -> None:
+    """The checkout is not there any more."""
+    at = root or machine.root
+    machine.checkouts.take_away(at)
+    machine.files.unlink(at)
+
+
+def moves(machine: FakeMachine, to: str, url: str | None = APP_URL) -> LocalPath:
+    """The checkout of `app` is at `to` now."""
+    gone(machine)
+    machine.checkout(to, url)
+    return LocalPath(to)
+
+
+@pytest.fixture
+def settled(ann: FakeMachine) -> FakeMachine:
+    """A machine with two sessions and a note in step, another of whose sessions was removed since."""
+    for number in (1, 2, 3):
+        ann.say(sid(number), f"in {ann.root}")
+    ann.remember("a.md", f"see {ann.root}\n")
+    (replica,) = ann.survey().replicas
+    ann.converge(replica)
+    ann.converge(replica)
+    ann.files.unlink(ann.transcript(sid(3)))
+    ann.converge(replica)
+    return ann
+
+
+def test_a_checkout_that_moved_is_followed_before_any_client_runs_there(settled: FakeMachine) -> None:
+    ann = settled
+    moved = moves(ann, f"{ann.home}/code/app")
+    result = ann.survey(Scope(roots=(LocalPath(f"{ann.home}/code"),)))
+    assert [(one.former.root, one.note.root) for one in result.moved] == [(ann.root, moved)]
+    assert {one.root: one.primary for one in result.replicas} == {ann.root: False, moved: True}
+    old, new = sorted(result.replicas, key=lambda one: one.primary)
+    ann.converge(old)
+    done = ann.converge(new)
+    assert done.localize is not None
+    assert done.localize.settled
+    assert ann.sessions(moved) == {sid(1), sid(2)}, "what was removed stays removed"
+    assert ann.texts(S, moved) == [f"in {moved}"]
+    assert ann.notes(moved) == {"a.md": f"see {moved}\n"}
+    assert ann.sessions() == {sid(1), sid(2)}, "the old folder stays as it is"
+    assert ann.head(new) == ann.tip()
+    again = ann.survey(Scope(roots=(LocalPath(f"{ann.home}/code"),)))
+    assert again.moved == []
+    before = ann.tip()
+    assert ann.converge(new).ingest.commit is None
+    assert ann.tip() == before
+
+
+def test_what_was_removed_stays_so_where_a_client_ran_at_the_new_place_first(settled: FakeMachine) -> None:
+    ann = settled
+    moved = moves(ann, f"{ann.home}/code/app")
+    ann.say(sid(4), "new", root=moved)
+    result = ann.survey()
+    assert [one.note.root for one in result.moved] == [moved]
+    (new,) = (one for one in result.replicas if one.primary)
+    ann.converge(new)
+    ann.converge(new)
+    assert ann.sessions(moved) == {sid(1), sid(2), sid(4)}
+    assert set(ann.tree().sessions) == {sid(1), sid(2), sid(3), sid(4)}
+
+
+def test_a_new_place_that_waits_for_a_client_to_end_is_no_accident(settled: FakeMachine) -> None:
+    ann = settled
+    moved = moves(ann, f"{ann.home}/code/app")
+    (new,) = (
+        one for one in ann.survey(Scope(roots=(LocalPath(f"{ann.home}/code"),))).replicas if one.primary
+    )
+    pid = ann.processes.begin(moved)
+    for _ in range(2):
+        held = ann.converge(new)
+        assert held.ingest.halted is None
+        assert held.localize is not None
+        assert held.localize.held == 3
+    ann.processes.end(pid)
+    ann.converge(new)
+    assert ann.sessions(moved) == {sid(1), sid(2)}
+
+
+def test_by_hand_stays_by_hand_where_a_checkout_moves(settled: FakeMachine) -> None:
+    ann = settled
+    ann.take_part(ann.root, APP)
+    moved = moves(ann, f"{ann.home}/code/app")
+    listed = Scope(track_all=False, roots=(LocalPath(f"{ann.home}/code"),))
+    assert projects(ann, listed) == {ann.root: APP, moved: APP}
+    assert {note.root: note.by_hand for note in ann.state.replicas()} == {ann.root: True, moved: True}
+    assert {one.root: one.primary for one in ann.survey(listed).replicas} == {ann.root: False, moved: True}
+
+
+def test_a_checkout_that_is_gone_is_not_taken_for_one_of_several(settled: FakeMachine) -> None:
+    ann = settled
+    moves(ann, f"{ann.home}/code/app")
+    ann.checkout(f"{ann.home}/code/app2", APP_URL)
+    scope = Scope(roots=(LocalPath(f"{ann.home}/code"),))
+    result = ann.survey(scope)
+    assert (result.moved, result.missed) == ([], {ann.root})
+    assert ann.survey(replace(scope, sought=frozenset({ann.root}))).missed == set()
+
+
+@pytest.mark.parametrize("why", ["other code", "excluded", "a worktree", "another folder is there"])
+def test_what_only_looks_like_a_move_is_not_followed(settled: FakeMachine, why: str) -> None:
+    ann = settled
+    there = f"{ann.home}/code/app"
+    scope = Scope(roots=(LocalPath(f"{ann.home}/code"),))
+    if why == "another folder is there":
+        ann.checkout(f"{ann.home}/src/second", APP_URL)
+        ann.say(sid(9), "second", root=f"{ann.home}/src/second")
+        ann.survey()
+    moves(ann, there, "example.org/eve/app" if why == "other code" else APP_URL)
+    if why == "a worktree":
+        ann.checkouts.add(there, APP_URL, main_root=f"{ann.home}/elsewhere")
+    if why == "excluded":
+        scope = replace(scope, exclude=("~/code/**",))
+    assert ann.survey(scope).moved == []
+
+
+def test_a_subfolder_of_a_repository_moves_with_it(ann: FakeMachine) -> None:
+    web = f"{ann.root}/web"
+    ann.files.make_folder(web)
+    ann.say(S, "hello", root=web)
+    (replica,) = ann.survey().replicas
+    ann.converge(replica)
+    moved = moves(ann, f"{ann.home}/code/app")
+    ann.files.make_folder(f"{moved}/web")
+    result = ann.survey(Scope(roots=(LocalPath(f"{ann.home}/code"),)))
+    assert [(one.project, one.note.root) for one in result.moved] == [("app-web", f"{moved}/web")]
+
+
+def test_which_code_it_was_stays_known_when_the_checkout_is_gone(settled: FakeMachine) -> None:
+    ann = settled
+    before = ann.tip()
+    gone(ann)
+    result = ann.survey()
+    assert result.identities[APP].urls == {APP_URL}
+    ann.converge(result.replicas[0])
+    assert ann.tip() == before
+
+
+def test_other_code_at_the_old_place_is_another_project(settled: FakeMachine) -> None:
+    ann = settled
+    ann.lose_state()
+    ann.checkout(ann.root, "example.org/eve/app")
+    assert set(projects(ann).values()) != {APP}
+
+
+@pytest.mark.parametrize("root", ["/home/ann/a[1]b*?", "/srv/x[y]", "/home/annex/app"])
+def test_an_exclusion_of_one_root_leaves_out_that_one_alone(root: str) -> None:
+    home = LocalPath("/home/ann")
+    scope = Scope(exclude=(exclusion_of(LocalPath(root), home),))
+    assert scope.excludes(root, home)
+    assert not scope.excludes(f"{root}2", home)
+    assert not scope.excludes(f"{root}/sub", home)
+    assert not scope.excludes("/home/ann/a1bxy", home)
+
+
+def test_a_worktree_of_what_is_excluded_is_excluded(ann: FakeMachine) -> None:
+    tree = f"{ann.home}/trees/app-wt"
+    ann.checkout(tree, APP_URL, main_root=ann.root)
+    ann.say(S, "hello", root=tree)
+    assert projects(ann, Scope(exclude=("~/src/app",))) == {}
