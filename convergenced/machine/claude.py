@@ -42,6 +42,8 @@ _LINUX: bool = sys.platform.startswith("linux")
 _PROGRAMS = frozenset({"claude", "claude.exe"})
 _RUNTIMES = frozenset({"node", "node.exe", "nodejs", "bun"})
 """Programs that may be a client: only a session file tells."""
+_ENDING = 0x4
+"""The kernel's mark of a process that ends (`PF_EXITING`), among the flags in `/proc/<pid>/stat`."""
 
 
 class RealProcesses:
@@ -278,13 +280,38 @@ def _may_be_client(process: psutil.Process) -> bool:
 def _located(process: psutil.Process, said: str | None, session: SessionId | None) -> set[ClaudeProcess]:
     """The process in the folder it is in and in the one its session file says."""
     try:
-        seen = process.cwd() or None
-    except psutil.NoSuchProcess:  # a zombie counts as ended
+        seen = process.cwd() or (_folder_of_threads(f"/proc/{process.pid}") if _LINUX else None)
+    except (psutil.NoSuchProcess, _EndingError):  # a zombie counts as ended
         return set()
     except (psutil.Error, OSError):
         seen = None
     folders = {_real(folder) for folder in (seen, said) if folder}
     return {ClaudeProcess(process.pid, folder, session) for folder in folders or {None}}
+
+
+class _EndingError(Exception):
+    """The process has ended but for the kernel's last bookkeeping."""
+
+
+def _folder_of_threads(process: str) -> str | None:
+    """Where a process is whose own link says nothing; `process` is its folder in `/proc`.
+
+    A process that ends lets go of its files, then of its folder, and is seen for a while longer, under its
+    name. A thread may still be at work; where none is, `_EndingError`. None where that cannot be told.
+    """
+    try:
+        for thread in os.listdir(f"{process}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                return os.readlink(f"{process}/task/{thread}/cwd")
+        with open(f"{process}/stat", "rb") as file:
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        if not os.path.lexists(process):
+            raise _EndingError from None
+        raise
+    if len(fields) > 6 and fields[6].isdigit() and int(fields[6]) & _ENDING:
+        raise _EndingError
+    return None
 
 
 def _real(folder: str | None) -> LocalPath | None:

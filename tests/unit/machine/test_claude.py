@@ -260,6 +260,47 @@ def test_a_client_whose_folder_cannot_be_read_may_be_anywhere(
     assert of(processes, client.pid) == [ClaudeProcess(client.pid, None)]
 
 
+ENDS, RUNS = 0x400004, 0x400000
+"""Flags in `/proc/<pid>/stat`, as the kernel showed them."""
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads", "where"),
+    [
+        (ENDS, {"7": None}, "ended"),
+        (ENDS, {"7": None, "8": None}, "ended"),
+        (ENDS, {}, "ended"),
+        (ENDS, {"7": None, "8": "/src/proj"}, "/src/proj"),
+        (RUNS, {"7": None}, None),
+    ],
+)
+def test_a_client_that_ends_is_nowhere_once_none_of_its_threads_has_a_folder(
+    tmp_path: Path, flags: int, threads: dict[str, str | None], where: str | None
+) -> None:
+    (tmp_path / "stat").write_text(f"7 (a ) S 4) R 1 1 1 0 -1 {flags} 77 0 0 0 0 0 0 0 20 0 1 0 1240 0 0\n")
+    for thread, folder in threads.items():
+        (tmp_path / "task" / thread).mkdir(parents=True)
+        if folder is not None:
+            (tmp_path / "task" / thread / "cwd").symlink_to(folder)
+    (tmp_path / "task").mkdir(exist_ok=True)
+    if where == "ended":
+        with pytest.raises(claude._EndingError):
+            claude._folder_of_threads(str(tmp_path))
+    else:
+        assert claude._folder_of_threads(str(tmp_path)) == where
+
+
+def test_clients_that_are_killed_are_never_seen_without_a_folder(
+    processes: RealProcesses, start: Start
+) -> None:
+    for _ in range(10):
+        client = start()
+        client.process.kill()
+        while found := of(processes, client.pid):
+            assert found == [ClaudeProcess(client.pid, LocalPath(client.cwd))]
+        client.process.wait()
+
+
 def test_a_client_whose_folder_was_removed_still_runs(
     processes: RealProcesses, start: Start, tmp_path: Path
 ) -> None:
