@@ -13,15 +13,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 from convergenced.canon.anchors import Layer, json_spellings, sentinel
 from convergenced.canon.exact import CLOSING, SENTINEL_GATE, Literals, common_stem, one_of
+from convergenced.canon.search import holder
 
 _SURE_LEFT = rb"(?:(?<![A-Za-z0-9\\}]%(stem)s)|(?<=\\[bfnrt]%(stem)s)(?<!\\\\[bfnrt]%(stem)s))"
 _UNSURE_LEFT = rb"(?:(?<=[\\}]%(stem)s)|(?<=\\\\[bfnrt]%(stem)s)|(?<=\\u[0-9a-fA-F]{4}%(stem)s))"
 _UNSURE_RIGHT = rb"(?:\.?\\u(?!00[01])|\{\{CC_)"
 _SURE_RIGHT = rb"(?![A-Za-z0-9_-]|\.[A-Za-z0-9]|%s)" % _UNSURE_RIGHT
 _PLAIN_LIFTED = b"_LIT}}"
+_WITHOUT_LEAD = itemgetter(slice(-1))
+"""What stands before an anchor's core, without the slash or dash that belongs to the anchor."""
+
+_has_sentinel = holder(SENTINEL_GATE)
 
 
 class _Spelled:
@@ -56,6 +62,8 @@ class _Family:
 
     def __init__(self, core: bytes, members: Sequence[_Spelled]) -> None:
         self.core = core
+        self.is_met = holder(core)
+        """Whether bytes hold the core, without which they hold none of the anchors."""
         branches = [
             rb"(?<=%s)(?:%s(?:%s)|%s)"
             % (
@@ -81,13 +89,13 @@ class _Family:
         if self._touching and any(len(part) == 1 for part in parts[2:-1:2]):
             raise KeyError(data)  # one anchor right behind another
         if len(self._by_rest) == len(self._by_lead):
-            parts[1::2] = [self._by_rest[part] for part in parts[1::2]]
+            parts[1::2] = map(self._by_rest.__getitem__, parts[1::2])
         else:  # `/app` and `-app`
             parts[1::2] = [
                 self._by_lead[before[-1:] + part]
                 for before, part in zip(parts[0::2], parts[1::2], strict=False)
             ]
-        parts[0:-1:2] = [part[:-1] for part in parts[0:-1:2]]  # the slash or dash
+        parts[0:-1:2] = map(_WITHOUT_LEAD, parts[0:-1:2])
         return b"".join(parts)
 
 
@@ -108,16 +116,16 @@ class Fast:
         self._local = {sentinel(name): self._literals.lower(plain) for plain, name in first_names.items()}
         names = one_of(each.name.encode() for each in spelled)
         self._sentinel = re.compile(
-            rb"(\{\{CC_%s(?:_LIT)*%s%s)" % (names, CLOSING, _recomposed(slashed, encoded))
+            rb"(\{\{CC_%s(?:\}\}|(?:_LIT)*%s)%s)" % (names, CLOSING, _recomposed(slashed, encoded))
         )
 
     def touches(self, data: bytes) -> bool:
         """Whether anything in `data` may have to be rewritten, in either direction."""
-        return SENTINEL_GATE in data or any(family.core in data for family in self._families)
+        return SENTINEL_GATE in data or any(family.is_met(data) for family in self._families)
 
     def canonicalize(self, data: bytes) -> bytes | None:
         """The canonical form, or None."""
-        if SENTINEL_GATE in data:
+        if _has_sentinel(data):
             data = self._literals.lift(data)
         try:
             for family in self._families:
@@ -130,15 +138,18 @@ class Fast:
         """The local form, or None."""
         for family in self._families:
             # This machine's own anchor in canonical bytes needs a deeper spelling.
-            if family.core in data and (
+            if family.is_met(data) and (
                 family.pattern.search(data) or any(part in data for part in self._composed)
             ):
                 return None
         parts = self._sentinel.split(data)
         try:
-            parts[1::2] = [self._local.get(part) or _lowered(part) for part in parts[1::2]]
+            parts[1::2] = map(self._local.__getitem__, parts[1::2])
         except KeyError:
-            return None
+            try:
+                parts[1::2] = [self._local.get(part) or _lowered(part) for part in parts[1::2]]
+            except KeyError:
+                return None
         return b"".join(parts)
 
 

@@ -9,6 +9,7 @@ bytes as the whole, however it is divided. Everything is linear.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from convergenced import __version__
 from convergenced.canon.anchors import Layer, layers
 from convergenced.canon.exact import Exact
 from convergenced.canon.fast import Fast
-from convergenced.canon.signed import GATE, candidates, gated_lines, signed_spans
+from convergenced.canon.signed import candidates, gated_lines, is_gated, signed_spans
 from convergenced.canon.text import BUFFER, Text
 from convergenced.canon.windows import Windows
 from convergenced.model import Anchors, Content
@@ -93,7 +94,7 @@ class _JsonWay:
 
     def chunk(self, chunk: bytes) -> bytes:
         """Rewrites whole lines, all but their signed thinking."""
-        if GATE not in chunk:
+        if not is_gated(chunk):
             return self._part(chunk)
         out: list[bytes] = []
         at = 0
@@ -177,13 +178,14 @@ def _by_chunk(data: bytes, way: _JsonWay) -> bytes:
     """Rewrites in pieces of whole lines that fit the processor's cache."""
     if len(data) <= BUFFER:
         return way.chunk(data)
-    out: list[bytes] = []
+    out = io.BytesIO(bytes(len(data)))  # about as large as it gets; pieces to be joined take that twice
     at = 0
     while at < len(data):
         end = data.find(b"\n", at + BUFFER) + 1 or len(data)
-        out.append(way.chunk(data[at:end]))
+        out.write(way.chunk(data[at:end]))
         at = end
-    return b"".join(out)
+    out.truncate()
+    return out.getvalue()
 
 
 def _after_last_line(data: bytes) -> int:

@@ -15,8 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from convergenced.canon.search import holder
+
 GATE = b'thinking"'
 """A line without these bytes has no signed thinking."""
+
+is_gated = holder(GATE)
+"""Whether bytes may have signed thinking."""
 
 _TOKEN = re.compile(
     rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
