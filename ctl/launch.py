@@ -13,6 +13,8 @@ from typing import cast
 from convergenced.control.answers import Ping
 from convergenced.errors import ConvergenceError, NoDaemonError, TimedOutError
 from convergenced.machine.locations import Locations
+from convergenced.machine.settings import Settings, expand_home, load_settings
+from convergenced.urls import UrlKind, classify_url
 
 from .client import Connection
 from .service import ServiceManager, tail
@@ -54,13 +56,27 @@ def start(locations: Locations, manager: ServiceManager | None, *, runs: bool = 
     if runs:
         return _await_ready(locations, lambda: tail(daemon_log(locations)), lambda: None)
     if manager is not None:
+        manager.install(writable=hubs(load_settings(locations.config_file)))
         manager.start()
-        return _await_ready(locations, manager.last_words, lambda: None)
+        return await_service(locations, manager)
     process = _detach(locations)
     try:
         return _await_ready(locations, lambda: tail(daemon_log(locations)), process.poll)
     finally:
         process.returncode = process.poll() or 0  # it outlives us on purpose: no warning about that
+
+
+def await_service(locations: Locations, manager: ServiceManager, after: Ping | None = None) -> Ping:
+    """Waits until the service's daemon is ready; not the one that was there before, where it restarts."""
+    pid = None if after is None else after["pid"]
+    return _await_ready(locations, manager.last_words, lambda: None, but=pid)
+
+
+def hubs(settings: Settings) -> list[str]:
+    """The folders on this machine that are peers."""
+    peers = [classify_url(peer.url) for peer in settings.peers]
+    home = os.path.expanduser("~")
+    return [expand_home(one.path, home) for one in peers if one.kind in {UrlKind.PATH, UrlKind.FILE}]
 
 
 def _detach(locations: Locations) -> subprocess.Popen[bytes]:
@@ -83,7 +99,10 @@ def _detach(locations: Locations) -> subprocess.Popen[bytes]:
 
 
 def _await_ready(
-    locations: Locations, last_words: Callable[[], str], ended: Callable[[], int | None]
+    locations: Locations,
+    last_words: Callable[[], str],
+    ended: Callable[[], int | None],
+    but: int | None = None,
 ) -> Ping:
     until = time.monotonic() + READY_TIMEOUT
     while time.monotonic() < until:
@@ -92,7 +111,7 @@ def _await_ready(
             found = ping(locations)
         except TimedOutError:
             found = None  # it listens and is still busy with its start
-        if found is not None and found["ready"]:
+        if found is not None and found["ready"] and found["pid"] != but:
             return found
         if code is not None:
             raise _failed(f"convergenced ended at once with exit code {code}", last_words())

@@ -25,6 +25,7 @@ import psutil
 
 from convergenced.errors import ConvergenceError
 from convergenced.machine.durable import read_bounded
+from convergenced.machine.outside import Outside
 from convergenced.model import ClaudeProcess, LocalPath, SessionId
 
 MAX_SESSION_FILE = 1 << 20
@@ -49,9 +50,12 @@ _ENDING = 0x4
 class RealProcesses:
     """`ports.Processes` from Claude Code's `sessions` folder and the system's process list."""
 
-    def __init__(self, sessions: LocalPath, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, sessions: LocalPath, now: Callable[[], float] = time.time, outside: Outside | None = None
+    ) -> None:
         self._sessions = sessions
         self._now = now
+        self._outside = outside or Outside()
         self._domain = _pid_domain()
 
     def claude(self) -> list[ClaudeProcess]:
@@ -64,17 +68,30 @@ class RealProcesses:
         for pid, entry in self._entries():
             if entry is None:
                 if (process := _live(pid)) is not None and _may_be_client(process):
-                    found |= _located(process, None, None)
+                    found |= self._located(process, None, None)
             elif self._is_foreign(entry.domain):
                 if abs(self._now() - entry.updated_at) <= FOREIGN_FRESH_S:
                     found.add(ClaudeProcess(pid, _real(entry.cwd), entry.session))
             elif (process := _live(pid)) is not None and _started_at(process, entry.started):
                 named[pid] = entry.session
-                found |= _located(process, entry.cwd, entry.session)
+                found |= self._located(process, entry.cwd, entry.session)
         for process in _own_processes():
             if process.pid not in named and _is_client(process):
-                found |= _located(process, None, None)
+                found |= self._located(process, None, None)
         return sorted(found, key=lambda process: (process.pid, process.cwd or "", process.session or ""))
+
+    def _located(
+        self, process: psutil.Process, said: str | None, session: SessionId | None
+    ) -> set[ClaudeProcess]:
+        """The process in the folder it is in and in the one its session file says."""
+        try:
+            seen = process.cwd() or (_folder_of_threads(f"/proc/{process.pid}") if _LINUX else None)
+        except (psutil.NoSuchProcess, _EndingError):  # a zombie counts as ended
+            return set()
+        except (psutil.Error, OSError):
+            seen = None if said else self._outside.folder_of(process.pid, _start_ticks(process.pid))
+        folders = {_real(folder) for folder in (seen, said) if folder}
+        return {ClaudeProcess(process.pid, folder, session) for folder in folders or {None}}
 
     def _is_foreign(self, domain: str | None) -> bool:
         """Whether a pid of that domain means nothing here. An older client names no domain."""
@@ -275,18 +292,6 @@ def _may_be_client(process: psutil.Process) -> bool:
         return False
     except psutil.Error:
         return True
-
-
-def _located(process: psutil.Process, said: str | None, session: SessionId | None) -> set[ClaudeProcess]:
-    """The process in the folder it is in and in the one its session file says."""
-    try:
-        seen = process.cwd() or (_folder_of_threads(f"/proc/{process.pid}") if _LINUX else None)
-    except (psutil.NoSuchProcess, _EndingError):  # a zombie counts as ended
-        return set()
-    except (psutil.Error, OSError):
-        seen = None
-    folders = {_real(folder) for folder in (seen, said) if folder}
-    return {ClaudeProcess(process.pid, folder, session) for folder in folders or {None}}
 
 
 class _EndingError(Exception):

@@ -32,10 +32,13 @@ COMMANDS: dict[str, Command] = {
     "projects": Command("projects", "list the projects"),
     "peers": Command("peers", "list the peers"),
     "peer": Command("peers", "add or remove a peer"),
+    "sessions": Command("sessions", "what was talked about: title, project, machine, age"),
+    "session": Command("session", "read a session, its history and backups; bring it back"),
     "conflicts": Command("conflicts", "memory files that hold both sides, and sessions that became two"),
     "conflict": Command("conflict", "settle a memory file that holds both sides"),
     "doctor": Command("doctor", "what can and cannot be synced; check and repair everything"),
     "config": Command("config", "read and change the configuration"),
+    "service": Command("service", "the user service that keeps the daemon running"),
     "version": Command("version", "versions of client and daemon"),
     "demo": Command("demo", "see it work: two machines in a temporary directory"),
 }

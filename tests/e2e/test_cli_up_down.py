@@ -209,6 +209,8 @@ def as_user(home: Path, script: str) -> dict[str, str]:
     runtime.chmod(0o700)
     (runtime / "systemd" / "private").touch()
     fake_program(home / "bin", "systemctl", f'echo "$@" >> {home}/told\n{script}')
+    fake_program(home / "bin", "systemd-run", "exit 0")
+    fake_program(home / "bin", "loginctl", "echo no")
     fake_program(home / "bin", "journalctl", "echo the last line of the journal")
     return {
         "CONVERGENCE_HOME": "",
@@ -231,9 +233,10 @@ def test_with_a_service_manager_up_installs_a_unit_and_down_disables_it(home: Pa
     assert f'Environment="CLAUDE_CONFIG_DIR={home}/claude"' in unit.read_text()
     told = (home / "told").read_text().splitlines()
     assert told == [
+        "--version",
         "--user daemon-reload",
-        "--user reset-failed convergenced.service",
         "--user enable convergenced.service",
+        "--user reset-failed convergenced.service",
         "--user start --no-block convergenced.service",
     ]
     assert ctl(home, "up", **user).code == 0
