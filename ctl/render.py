@@ -132,6 +132,19 @@ def wrap(text: str, room: int, indent: str = "", first: str = "") -> list[str]:
     return [*lines, line] if not empty or not lines else lines
 
 
+def fold(text: str, room: int) -> list[str]:
+    """`text` in lines of at most `room` columns, broken at spaces where there are any; spaces are kept."""
+    out = []
+    while width(text) > room:
+        head = _head(text, room)
+        cut = head.rfind(" ") + 1
+        if not head[:cut].strip():
+            cut = len(head)
+        out.append(text[:cut].rstrip())
+        text = text[cut:]
+    return [*out, text]
+
+
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[str]:
     """Header and rows, aligned, never wider than `room`."""
     kept = list(range(len(columns)))
@@ -213,6 +226,16 @@ def clock(moment: float, now: float) -> str:
     if then.year == today.year:
         return f"{then:%b} {then.day} {then:%H:%M}"
     return f"{then:%Y-%m-%d %H:%M}"
+
+
+def day(moment: float, now: float) -> str:
+    """A time for a table as one remembers it: `14:02`, `Tue 14:02`, `May 4`, `2030-05-04`."""
+    then, today = datetime.fromtimestamp(moment).astimezone(), datetime.fromtimestamp(now).astimezone()
+    if then.date() == today.date():
+        return f"{then:%H:%M}"
+    if 0 <= (today.date() - then.date()).days < 7:
+        return f"{then:%a %H:%M}"
+    return f"{then:%b} {then.day}" if then.year == today.year else f"{then:%Y-%m-%d}"
 
 
 def when(text: str | None, now: float, *, short: bool = False) -> str:

@@ -84,13 +84,11 @@ def offline_conflicts(locations: Locations, environ: Mapping[str, str]) -> Confl
         return list_conflicts(parts, sessions.projects_in(parts), replicas)
 
 
-def offline_sessions(
-    locations: Locations, environ: Mapping[str, str], project: str | None, offset: int, limit: int
-) -> Sessions:
+def offline_sessions(locations: Locations, environ: Mapping[str, str], project: str | None) -> Sessions:
     """The `sessions` answer as the store tells it. Raises `UsageError` for an unknown project."""
     with _reading(locations, environ) as (parts, replicas):
         only = None if project is None else sessions.project_named(parts, replicas, project)
-        return sessions.list_sessions(parts, replicas, only, offset, limit)
+        return sessions.list_sessions(parts, replicas, only)
 
 
 def offline_history(locations: Locations, environ: Mapping[str, str], text: str) -> SessionHistory:

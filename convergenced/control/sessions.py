@@ -60,7 +60,11 @@ def project_named(parts: Parts, replicas: Iterable[Replica], text: str) -> Proje
 
 
 def list_sessions(
-    parts: Parts, replicas: Iterable[Replica], only: ProjectId | None, offset: int, limit: int
+    parts: Parts,
+    replicas: Iterable[Replica],
+    only: ProjectId | None,
+    offset: int = 0,
+    limit: int | None = None,
 ) -> answers.Sessions:
     """The sessions of all projects or of one, the newest first. `replicas` are the folders that take part."""
     listing = _Listing(parts, replicas)
@@ -71,7 +75,7 @@ def list_sessions(
         "schema": SCHEMA,
         "total": len(found),
         "offset": offset,
-        "sessions": found[offset : offset + min(limit, MAX_PAGE)],
+        "sessions": found[offset : None if limit is None else offset + limit],
         "unreadable": listing.unreadable,
     }
 
@@ -351,6 +355,7 @@ class Restoring:
                 "project": project,
                 "session": restored.session,
                 "origin": restored.origin,
+                "root": restored.replica.root,
                 "path": join(restored.replica.context_dir(machine), f"{restored.session}{TRANSCRIPT_SUFFIX}"),
                 "there": restored.is_here,
                 "waits": waits,
