@@ -348,13 +348,15 @@ class Backups(TypedDict):
 class Restored(TypedDict):
     """The answer to `session_restore`.
 
-    `session` is its id, `origin` what it is an older state of, if it is. `there`: it was there already.
+    `session` is its id, `origin` what it is an older state of, if it is. It is resumed in `root`. `there`: it
+    was there already.
     `waits`: why it was not written here yet.
     """
 
     project: str
     session: str
     origin: str | None
+    root: str
     path: str
     there: bool
     waits: str | None
