@@ -250,10 +250,8 @@ class Dispatcher:
         parts, replicas = self._parts, self._replicas()
         wanted = _text(params, "project", None)
         only = None if wanted is None else sessions.project_named(parts, replicas, wanted)
-        offset, limit = (
-            int(_number(params, "offset") or 0),
-            int(_number(params, "limit") or sessions.MAX_PAGE),
-        )
+        offset, limit = (int(_number(params, name) or 0) for name in ("offset", "limit"))
+        limit = min(limit or sessions.MAX_PAGE, sessions.MAX_PAGE)
         self._tell(reply, lambda: sessions.list_sessions(parts, replicas, only, offset, limit))
 
     def _session_history(self, params: dict[str, Json], reply: Reply) -> None:
