@@ -31,6 +31,8 @@ LOOK_BACK = 5_000
 FIRST, LAST = 3, 2
 """Segments that are read at a transcript's beginning and at its end, at most."""
 MAX_TITLE_FILE = 64 * 1024
+MAX_KEPT = 256
+"""Folders that are kept while the history is looked back into: most are the same in the next commit."""
 
 RESTORED = re.compile(r"^Restored: (\S+) (\S+)$", re.MULTILINE)
 """The line in a commit's message that names a session and the older state of it that was brought back."""
@@ -170,61 +172,68 @@ def _look_back(store: Store, tip: Oid, beyond: Oid | None) -> _Past:
 
 
 def _walk(store: Store, tip: Oid, beyond: Oid | None, past: _Past) -> None:
+    trees = _Trees(store)
     for _, commit in walk_back(store, tip, beyond, limit=LOOK_BACK):
         for new, old in origins_in(commit):
             past.origins.setdefault(new, old)
         if commit.author == MERGER:
             continue
         before = store.read_commit(commit.parents[0]).tree if commit.parents else EMPTY_TREE
-        for sid in _changed(store, before, commit.tree):
+        for sid in trees.changed(before, commit.tree):
             past.writers.setdefault(sid, commit.author.name)
 
 
-def _changed(objects: Objects, before: Oid, after: Oid) -> set[SessionId]:
-    """The sessions whose transcripts are not the same in two trees of a project.
+class _Trees:
+    """Trees of a project, next to each other in its history: folders that are the same are not opened."""
 
-    Folders that are the same are not opened. What is in `context/` is looked at only where transcripts may
-    be flat, that is, where there are no segments.
-    """
-    old, new = _folders(objects, before), _folders(objects, after)
-    found: set[SessionId] = set()
-    _differ(objects, old.get(SEGMENTS, EMPTY_TREE), new.get(SEGMENTS, EMPTY_TREE), found)
-    if SEGMENTS not in new and old.get(CONTEXT) != new.get(CONTEXT):
-        flat = [_flat(objects, tree.get(CONTEXT, EMPTY_TREE)) for tree in (old, new)]
-        found.update(sid for sid, _ in flat[0] ^ flat[1])
-    return found
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._known: dict[Oid, dict[str, Oid]] = {}
 
+    def changed(self, before: Oid, after: Oid) -> set[SessionId]:
+        """The sessions whose transcripts are not the same in two trees.
 
-def _differ(objects: Objects, before: Oid, after: Oid, found: set[SessionId], depth: int = 0) -> None:
-    if before == after or depth > ID_DIGITS:
-        return
-    old, new = _folders(objects, before), _folders(objects, after)
-    if any(map(is_session_id, old)) != any(map(is_session_id, new)):
-        both = [set(_all_below(objects, tree, depth)) for tree in (before, after)]  # one is divided
-        found.update(sid for sid, _ in both[0] ^ both[1])
-        return
-    for name in old.keys() | new.keys():
-        if old.get(name) == new.get(name):
-            continue
-        if is_session_id(name):
-            found.add(SessionId(name))
-        else:
-            _differ(objects, old.get(name, EMPTY_TREE), new.get(name, EMPTY_TREE), found, depth + 1)
+        What is in `context/` is looked at only where transcripts may be flat: where there are no segments.
+        """
+        old, new = self._folders(before), self._folders(after)
+        found: set[SessionId] = set()
+        self._differ(old.get(SEGMENTS, EMPTY_TREE), new.get(SEGMENTS, EMPTY_TREE), found, 0)
+        if SEGMENTS not in new and old.get(CONTEXT) != new.get(CONTEXT):
+            flat = [self._flat(tree.get(CONTEXT, EMPTY_TREE)) for tree in (old, new)]
+            found.update(sid for sid, _ in flat[0] ^ flat[1])
+        return found
 
+    def _differ(self, before: Oid, after: Oid, found: set[SessionId], depth: int) -> None:
+        if before == after or depth > ID_DIGITS:
+            return
+        old, new = self._folders(before), self._folders(after)
+        if any(map(is_session_id, old)) != any(map(is_session_id, new)):
+            both = [set(self._all_below(tree, depth)) for tree in (before, after)]  # one is divided
+            found.update(sid for sid, _ in both[0] ^ both[1])
+            return
+        for name in {name for name, _ in old.items() ^ new.items()}:
+            if is_session_id(name):
+                found.add(SessionId(name))
+            else:
+                self._differ(old.get(name, EMPTY_TREE), new.get(name, EMPTY_TREE), found, depth + 1)
 
-def _all_below(objects: Objects, tree: Oid, depth: int) -> Iterator[tuple[SessionId, Oid]]:
-    for name, oid in _folders(objects, tree).items():
-        if is_session_id(name):
-            yield SessionId(name), oid
-        elif depth < ID_DIGITS:
-            yield from _all_below(objects, oid, depth + 1)
+    def _all_below(self, tree: Oid, depth: int) -> Iterator[tuple[SessionId, Oid]]:
+        for name, oid in self._folders(tree).items():
+            if is_session_id(name):
+                yield SessionId(name), oid
+            elif depth < ID_DIGITS:
+                yield from self._all_below(oid, depth + 1)
 
+    def _folders(self, tree: Oid) -> dict[str, Oid]:
+        found = self._known.get(tree)
+        if found is None:
+            if len(self._known) >= MAX_KEPT:
+                self._known.clear()
+            found = {entry.name: entry.oid for entry in self._objects.read_tree(tree) if entry.is_tree}
+            self._known[tree] = found
+        return found
 
-def _folders(objects: Objects, tree: Oid) -> dict[str, Oid]:
-    return {entry.name: entry.oid for entry in objects.read_tree(tree) if entry.is_tree}
-
-
-def _flat(objects: Objects, context: Oid) -> set[tuple[SessionId, Oid]]:
-    stems = ((entry.name.removesuffix(TRANSCRIPT_SUFFIX), entry) for entry in objects.read_tree(context))
-    found = ((stem, entry.oid) for stem, entry in stems if is_session_id(stem) and not entry.is_tree)
-    return {(SessionId(stem), oid) for stem, oid in found}
+    def _flat(self, context: Oid) -> set[tuple[SessionId, Oid]]:
+        entries = [entry for entry in self._objects.read_tree(context) if not entry.is_tree]
+        stems = ((entry.name.removesuffix(TRANSCRIPT_SUFFIX), entry.oid) for entry in entries)
+        return {(SessionId(stem), oid) for stem, oid in stems if is_session_id(stem)}
