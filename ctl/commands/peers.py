@@ -12,7 +12,8 @@ from convergenced.urls import classify_url, redact_url
 
 from .. import verdict
 from ..arguments import Parser, example, url_argument
-from ..here import connect, read_status
+from ..here import connect, locations, read_status
+from ..peering import ANYWAY, refuse_public, warn_where_unwritable
 from ..render import Terminal, clean, when
 
 
@@ -31,6 +32,7 @@ def configure(parser: Parser) -> None:
     add = actions.add_parser("add", help="exchange with one more repository")
     add.add_argument("name", metavar="NAME", help="what you call it")
     add.add_argument("url", metavar="URL", type=url_argument, help="a path, or an ssh or https URL")
+    add.add_argument(ANYWAY, action="store_true", help="also a repository that anybody can read")
     add.epilog = example("convergencectl peer add nas ssh://you@nas.local/~/context.git")
     remove = actions.add_parser("remove", help="exchange with it no more; nothing is deleted there")
     remove.add_argument("name", metavar="NAME")
@@ -44,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "add":
         classify_url(args.url)
         with connect() as daemon:
+            if not args.yes_public:
+                refuse_public(args.url)
             daemon.call("peer_add", {"name": args.name, "url": args.url})
+        warn_where_unwritable(locations(), args.url)
         print(f"added {clean(args.name)} ({clean(redact_url(args.url))})")
     else:
         with connect() as daemon:

@@ -12,6 +12,7 @@ from .. import verdict
 from ..arguments import Parser, example, project_argument
 from ..here import read_status
 from ..render import Terminal
+from ..versions import mismatch
 
 
 def configure(parser: Parser) -> None:
@@ -33,4 +34,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         terminal = Terminal.of(sys.stdout, os.environ)
         print("\n".join(verdict.lines(status, terminal, time.time())))
+        version = status["daemon"]["version"]
+        if version is not None and (different := mismatch(version)) is not None:
+            print(different, file=sys.stderr)
     return verdict.exit_code(status)

@@ -7,6 +7,8 @@ import os
 import sys
 import time
 
+from convergenced import __version__
+from convergenced.control.answers import Ping
 from convergenced.errors import ConvergenceError, UsageError
 from convergenced.machine.locations import ClaudeLocations, Locations
 from convergenced.machine.settings import (
@@ -22,8 +24,10 @@ from .. import configuration, launch, service, verdict
 from ..arguments import Parser, example, url_argument
 from ..client import Connection
 from ..here import locations, read_status
+from ..peering import ANYWAY, refuse_public
 from ..render import Column, Terminal, clean, iso, plural, size, table, tilde, when
 from ..sharing import survey
+from ..versions import is_outdated
 
 _SHOWN = 15
 """Folders that are listed; the rest is counted."""
@@ -34,7 +38,8 @@ def configure(parser: Parser) -> None:
     parser.description = (
         "Writes a configuration if there is none, adds the peer, shows what will be shared and asks, starts\n"
         "the daemon (as a service of yours where there is a service manager) and shows how things are.\n"
-        "Run again, it changes nothing. Without a peer everything is kept in the store on this machine."
+        "Run again, it changes nothing. Without a peer everything is kept in the store on this machine.\n\n"
+        "exit codes: 0 it runs, 1 it does not or you said no, 2 usage, 130 interrupted at the question"
     )
     parser.epilog = example(
         "convergencectl up --peer git@github.com:you/context.git", "convergencectl up --yes --foreground"
@@ -43,6 +48,7 @@ def configure(parser: Parser) -> None:
         "--peer", metavar="URL", type=url_argument, help="a git repository that you can push to"
     )
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(ANYWAY, action="store_true", help="share also with a peer that anybody can read")
     parser.add_argument("--foreground", action="store_true", help="become the daemon instead of starting it")
 
 
@@ -57,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConvergenceError(
             f"convergenced runs already (pid {running['pid']})", "end it first: convergencectl down"
         )
+    if peer is not None and not args.yes_public:
+        refuse_public(peer.url)
     # What ran here before was agreed to then; a new peer is a new question.
     agreed = peer is None and (running is not None or os.path.exists(where.store))
     if not agreed and not args.yes and not _consent(where, settings, peer):
@@ -67,8 +75,13 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         command = launch.command()
         os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    manager = service.detect(os.environ, launch.daemon_log(where))
+    if running is not None and (why := _outgrown(where, running, manager)):
+        print(f"{why}; restarting", file=sys.stderr)
+        launch.stop(where)
+        running = None
     if running is None or not running["ready"]:
-        manager = None if running else service.detect(os.environ, launch.daemon_log(where))
+        manager = None if running else manager
         print("starting convergenced" + (f" as a {manager.name} service" if manager else ""), file=sys.stderr)
         launch.start(where, manager, runs=running is not None)
     status, _ = read_status()
@@ -87,6 +100,17 @@ def _new_peer(settings: Settings, url: str | None) -> PeerSettings | None:
     if "hub" not in names:
         return PeerSettings("hub", url)
     return PeerSettings(next(name for n in range(2, 1000) if (name := f"peer{n}") not in names), url)
+
+
+def _outgrown(where: Locations, running: Ping, manager: service.ServiceManager | None) -> str | None:
+    """Why the daemon that runs has to start anew; None where it has not."""
+    if is_outdated(running["version"]):
+        return f"the daemon is version {clean(running['version'])}, this is {__version__}"
+    if manager is None or not manager.installed():
+        return None
+    hubs = launch.hubs(configuration.settings(where))
+    shut = [folder for folder in hubs if not manager.can_write(folder)]
+    return f"the service could not write to {clean(shut[0])}" if shut else None
 
 
 def _configure_machine(where: Locations, text: str | None, peer: PeerSettings | None, *, runs: bool) -> None:
@@ -116,8 +140,12 @@ def _consent(where: Locations, settings: Settings, peer: PeerSettings | None) ->
     shared = f" and shared with {names}." if names else ", and nowhere else as long as there is no peer."
     print()
     print("\n".join(terminal.paragraph(f"It is kept in {tilde(where.store)}{shared}")))
-    print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    try:
+        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    except KeyboardInterrupt:
+        print("\nnothing was changed", file=sys.stderr)
+        raise
 
 
 def _what(settings: Settings, terminal: Terminal) -> list[str]:

@@ -12,6 +12,7 @@ from convergenced.errors import NoDaemonError
 from ..arguments import Parser, example
 from ..here import connect
 from ..render import clean
+from ..versions import mismatch
 
 
 def configure(parser: Parser) -> None:
@@ -30,6 +31,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{error.summary} ({error.hint})")
         return 0
     print(f"convergenced {clean(ping['version'])} (pid {ping['pid']})")
-    if ping["version"] != __version__:
-        print("the daemon is of another version; restart it: convergencectl down && convergencectl up")
+    if (different := mismatch(ping["version"])) is not None:
+        print(different)
     return 0

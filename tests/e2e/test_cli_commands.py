@@ -228,9 +228,9 @@ def test_peers_say_why_they_fail(home: Path, daemon: FakeDaemon) -> None:
 
 
 def test_version_tells_a_daemon_of_another_version(home: Path, daemon: FakeDaemon) -> None:
-    daemon.answers["ping"] = {"pid": 77, "version": "9.9", "ready": True}
+    daemon.answers["ping"] = {"pid": 77, "version": "0.0.9", "ready": True}
     done = run(home, "version")
-    assert "convergenced 9.9 (pid 77)" in done.out
+    assert "convergenced 0.0.9 (pid 77)" in done.out
     assert "restart it" in done.out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from convergenced.machine.locations import Locations
 from ctl import launch
 from tests.e2e.cli import Done, OnTerminal, environment, fake_program, python, run
 from tests.fakes.daemon import FakeDaemon
+from tests.repositories import make_bare
+from tests.servers import WebServer, web
+
+__all__ = ["web"]
 
 FAKE = str(Path(__file__).parents[1] / "fakes" / "daemon.py")
 DRIVER = f"""
@@ -146,6 +151,68 @@ def test_a_no_changes_nothing(home: Path) -> None:
     assert "nothing was changed" in shown
     assert not Path(where(home).config_file).exists()
     assert pid_of(home) is None
+
+
+def test_ctrl_c_at_the_question_changes_nothing(home: Path) -> None:
+    terminal = on_terminal(home, "up", "--peer", "/srv/hub.git")
+    terminal.read_until("[y/N]")
+    code, shown = terminal.end(signal.SIGINT)
+    assert code == 130
+    assert shown.endswith("nothing was changed\r\n")
+    assert not Path(where(home).config_file).exists()
+    assert pid_of(home) is None
+
+
+@pytest.fixture
+def public_hub(web: WebServer) -> Iterator[str]:
+    """A hub on the web that anybody can read; its URL holds a password all the same."""
+    hub = web.root / "public.git"
+    if not hub.exists():
+        make_bare(hub)
+    web.lets_anybody_in = True
+    yield web.url(hub)
+    web.lets_anybody_in = False
+
+
+def test_a_hub_that_anybody_can_read_is_refused_unless_that_is_meant(
+    home: Path, web: WebServer, public_hub: str
+) -> None:
+    trusting = {"GIT_SSL_CAINFO": str(web.certificate)}
+    done = ctl(home, "up", "--yes", "--peer", public_hub, **trusting)
+    assert done.code == 2
+    assert "can be read by anybody" in done.err
+    assert "--yes-public" in done.err
+    assert "s3cr3t" not in done.err
+    assert not Path(where(home).config_file).exists()
+    assert pid_of(home) is None
+    web.lets_anybody_in = False
+    assert ctl(home, "up", "--yes", "--peer", public_hub, **trusting).code == 0
+    web.lets_anybody_in = True
+    assert ctl(home, "up", "--yes", **trusting).code == 0, "a peer that is known already is not asked about"
+    other = f"{public_hub}/"
+    assert ctl(home, "up", "--yes", "--peer", other, **trusting).code == 2
+    assert ctl(home, "peer", "add", "more", other, **trusting).code == 2
+    assert ctl(home, "peer", "add", "more", other, "--yes-public", **trusting).code == 0
+    assert ctl(home, "up", "--yes", "--yes-public", "--peer", other, **trusting).code == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "restarted", "said"),
+    [("0.0.9", True, "is version 0.0.9"), ("99.1", False, "update convergencectl")],
+)
+def test_a_daemon_of_another_version_is_named_and_an_older_one_restarted(
+    home: Path, version: str, restarted: bool, said: str
+) -> None:
+    assert ctl(home, "up", "--yes", FAKE_DAEMON=f"version={version}").code == 0
+    pid = pid_of(home)
+    assert said in ctl(home, "status").err
+    assert said in ctl(home, "version").out
+    done = ctl(home, "up")
+    assert done.code == 0
+    assert ("restarting" in done.err) is restarted
+    assert (pid_of(home) != pid) is restarted
+    assert pid_of(home) is not None
+    assert (said in ctl(home, "status").err) is not restarted
 
 
 def test_a_second_peer_gets_a_name_of_its_own(home: Path) -> None:

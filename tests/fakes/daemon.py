@@ -1,7 +1,8 @@
 """A daemon without an engine: the real control server over answers that a test arranges.
 
 Run as a program it stands in for `convergenced`: it serves the socket that CONVERGENCE_HOME implies
-until it is told to shut down. FAKE_DAEMON=dies and FAKE_DAEMON=unready make it fail at its start.
+until it is told to shut down. FAKE_DAEMON=dies and FAKE_DAEMON=unready make it fail at its start, and
+FAKE_DAEMON=version=X makes it of another version.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class FakeDaemon:
         self.locations = locations
         self.pid = os.getpid() if pid is None else pid
         self.ready = True
+        self.version = __version__
         self.status = synced()
         self.answers: dict[str, Answer | Callable[[dict[str, Json]], Answer]] = {}
         self.asked: list[tuple[str, dict[str, Json]]] = []
@@ -126,7 +128,7 @@ class FakeDaemon:
         params = request.params
         match request.method:
             case "ping":
-                reply.result({"pid": self.pid, "version": __version__, "ready": self.ready})
+                reply.result({"pid": self.pid, "version": self.version, "ready": self.ready})
             case "status":
                 named = params.get("project")
                 if named is not None and named not in {one["id"] for one in self.status["projects"]}:
@@ -164,6 +166,8 @@ def main() -> int:
         return 2
     daemon = FakeDaemon(Locations.from_environment(os.environ, os.path.expanduser("~")))
     daemon.ready = mode != "unready"
+    daemon.version = mode.removeprefix("version=") if mode.startswith("version=") else daemon.version
+    daemon.status["daemon"]["version"] = daemon.version
     daemon.start()
     daemon.ended.wait()
     daemon.stop()
