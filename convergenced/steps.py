@@ -46,8 +46,8 @@ BY_REQUEST = (
     "move.forgotten",  # the old folder takes part no more, its files stand there
     "move.emptied",  # one of them went among the backups
     "leave.excluded",  # the settings leave the project's roots out, its folders take part
-    "purge.forgotten",  # the state knows nothing of the project, its refs are there
-    "purge.ref",  # one of them is gone
+    "purge.ref",  # one of the project's refs is gone, its branch first
+    "purge.forgotten",  # the state knows nothing of the project either
 )
 """Steps of what happens only when a person asks for it."""
 

@@ -167,6 +167,48 @@ class Tracked(TypedDict):
     context_dir: str
 
 
+class Moved(TypedDict):
+    """One project whose checkout moved. `sessions` stand in its folder at the new place.
+
+    `waits`: why that was not written yet; when planned, why the checkout should not be moved now. `files` of
+    the old folder went to `backups`; `stays`: why not.
+    """
+
+    project: str
+    old: str
+    new: str
+    old_context_dir: str
+    context_dir: str
+    sessions: int
+    waits: str | None
+    files: int
+    backups: str | None
+    stays: str | None
+
+
+class Moves(TypedDict):
+    """The answer to `project_move`."""
+
+    moves: list[Moved]
+
+
+class Removal(TypedDict):
+    """The answer to `project_remove`: what went, or would go, and what stays.
+
+    `sessions` are those in the store; `archived` of them have no file here any more, and `only_here` of these
+    are with no peer.
+    """
+
+    project: str
+    roots: list[str]
+    context_dirs: list[str]
+    sessions: int
+    archived: int
+    only_here: int
+    peers: list[str]
+    backups: list[str]
+
+
 class Named(TypedDict):
     """The answer to `pause` and `resume`: the ids that it applied to."""
 

@@ -6,23 +6,26 @@ what blocks is done by workers. Every request gets exactly one answer.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast, get_args
 
 from convergenced.control import answers, sessions
 from convergenced.control.conflicts import Settlement, list_conflicts
 from convergenced.control.doctor import Doctor
 from convergenced.control.examination import Examination
+from convergenced.control.projects import Move, Removal
 from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
 from convergenced.control.server import Reply
 from convergenced.control.status import format_available, format_projects, format_status
-from convergenced.errors import ConvergenceError, TimedOutError, UsageError
+from convergenced.errors import ConfigError, ConvergenceError, TimedOutError, UsageError
 from convergenced.model import LocalPath, ProjectId
 from convergenced.sync.board import Missing
 from convergenced.sync.conflicts import Take
 from convergenced.sync.engine import Engine
+from convergenced.sync.leaving import exclusion_of
 from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.tracking import Tracked, begin_project, join_project
 
@@ -44,8 +47,9 @@ class ParamsError(Exception):
 class Dispatcher:
     """Answers requests about one engine.
 
-    `reload` reads the configuration again and applies it, `edit_peers` changes the peers in it; both
-    raise `ConfigError` and then change nothing. `shutdown` begins an orderly end.
+    `reload` reads the configuration again and applies it, `add_peer` and `remove_peer` change the peers in
+    it, `exclude` what `projects.exclude` has (added, removed); all raise `ConfigError` and then change
+    nothing. `shutdown` begins an orderly end.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Dispatcher:
         reload: Callable[[], None],
         add_peer: Callable[[str, str], None],
         remove_peer: Callable[[str], None],
+        exclude: Callable[[Sequence[str], Sequence[str]], None],
         doctor: Doctor,
         shutdown: Callable[[], None],
     ) -> None:
@@ -64,6 +69,7 @@ class Dispatcher:
         self._reload = reload
         self._add_peer = add_peer
         self._remove_peer = remove_peer
+        self._exclude = exclude
         self._doctor = doctor
         self._shutdown = shutdown
         self._methods: dict[str, _Method] = {
@@ -76,6 +82,8 @@ class Dispatcher:
             "wait": self._wait,
             "init": self._init,
             "join": self._join,
+            "project_move": self._project_move,
+            "project_remove": self._project_remove,
             "peer_add": self._peer_add,
             "peer_remove": self._peer_remove,
             "conflicts": self._conflicts,
@@ -213,10 +221,45 @@ class Dispatcher:
 
     def _track(self, reply: Reply, job: Callable[[], Tracked]) -> None:
         def done(tracked: Tracked) -> None:
+            self._include(tracked.root)
             self._engine.tracked_anew()
             reply.result({"id": tracked.project, "root": tracked.root, "context_dir": tracked.context_dir})
 
         self._in_background(reply, job, done)
+
+    def _include(self, root: LocalPath) -> None:
+        """What was removed once and is wanted again is not excluded any more."""
+        pattern = exclusion_of(root, self._parts.machine.home)
+        if pattern in self._engine.settings.projects.exclude:
+            with contextlib.suppress(ConfigError):  # it takes part by hand, which counts for more
+                self._exclude([], [pattern])
+
+    def _project_move(self, params: dict[str, Json], reply: Reply) -> None:
+        move = Move(
+            self._engine,
+            _path(params, "old"),
+            _path(params, "new"),
+            done=lambda moved: reply.result(cast("Json", moved)),
+            failed=lambda error: _fail(reply, error),
+        )
+        if _truth(params, "plan"):
+            move.plan()
+        else:
+            move.start()
+
+    def _project_remove(self, params: dict[str, Json], reply: Reply) -> None:
+        removal = Removal(
+            self._engine,
+            self._exclude,
+            done=lambda removed: reply.result(cast("Json", removed)),
+            failed=lambda error: _fail(reply, error),
+        )
+        name, path = _required(params, "project"), _path(params, "path")
+        if _truth(params, "plan"):
+            removal.plan(name, path)
+        else:
+            is_purge, is_named = _truth(params, "purge"), _truth(params, "named")
+            removal.start(name, path, is_purge=is_purge, is_named=is_named)
 
     def _in_background(
         self, reply: Reply, job: Callable[[], Tracked], done: Callable[[Tracked], None]

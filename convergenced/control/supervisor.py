@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -22,7 +22,13 @@ from convergenced.errors import ConfigError, ConvergenceError
 from convergenced.machine.durable import make_private_folders, write_durably
 from convergenced.machine.locations import Locations, make_socket_folder
 from convergenced.machine.notify import Notifier
-from convergenced.machine.settings import add_peer, default_config_text, load_settings, remove_peer
+from convergenced.machine.settings import (
+    add_peer,
+    change_exclusions,
+    default_config_text,
+    load_settings,
+    remove_peer,
+)
 from convergenced.model import LocalPath
 from convergenced.ports import Clock
 from convergenced.sync.board import Attention
@@ -75,6 +81,7 @@ class Supervisor:
             reload=self.reload,
             add_peer=self._add_peer,
             remove_peer=self._remove_peer,
+            exclude=self._change_exclusions,
             doctor=Doctor(self.parts, self.locations, os.environ),
             shutdown=self.engine.stop,
         )
@@ -110,6 +117,9 @@ class Supervisor:
 
     def _remove_peer(self, name: str) -> None:
         self._edit(lambda text: remove_peer(text, name))
+
+    def _change_exclusions(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        self._edit(lambda text: change_exclusions(text, add=add, remove=remove))
 
     def _edit(self, change: Callable[[str], str]) -> None:
         try:

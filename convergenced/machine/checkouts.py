@@ -67,16 +67,17 @@ class GitCheckouts:
     def find(self, roots: Sequence[LocalPath]) -> Iterator[Checkout]:
         """Checkouts below `roots`, shallow ones first, each once, bounded in depth and number.
 
-        Hidden folders, `node_modules`, symlinks and what lies inside a checkout are left out; a root may be
-        a checkout itself and is still searched.
+        Hidden folders, `node_modules`, symlinks, other file systems and what lies inside a checkout are left
+        out; a root may be a checkout itself and is still searched.
         """
         level = [os.path.realpath(root) for root in roots]
+        devices = {_device(root) for root in level}
         seen: set[str] = set()
         looked = 0
         for depth in range(MAX_DEPTH + 1):
             below: list[str] = []
             for folder in level:
-                if folder in seen or looked >= MAX_FOLDERS:
+                if folder in seen or looked >= MAX_FOLDERS or _device(folder) not in devices:
                     continue
                 seen.add(folder)
                 looked += 1
@@ -135,6 +136,14 @@ def _remote(repository: pygit2.Repository) -> str | None:
         return None
     url = repository.remotes[name].url
     return normalize_git_url(url) if url else None
+
+
+def _device(folder: str) -> int | None:
+    """The file system that a folder is on, None where nothing is there."""
+    try:
+        return os.lstat(folder).st_dev
+    except OSError:
+        return None
 
 
 def _look(folder: str) -> tuple[list[str], bool]:

@@ -66,7 +66,7 @@ def _why_it_stays(
     for replica in (old, new):
         holder = holder_of(parts, replica, whole_machine)
         if holder is not None:
-            return _runs(holder)
+            return runs(holder)
     if tip is None or ref_of(parts.store, replica_ref(new)) != tip:
         return "the new folder does not hold everything yet"
     if scan.refusals:
@@ -130,7 +130,7 @@ def _empty(parts: Parts, old: Replica, scan: Scan, *, whole_machine: bool) -> Pu
     def guard() -> None:
         holder = holder_of(parts, old, whole_machine)
         if holder is not None:
-            raise HeldError(_runs(holder), "end it first", holder.pid)
+            raise HeldError(runs(holder), "end it first", holder.pid)
 
     gone = 0
     for path, snapshot in _files_of(scan):
@@ -145,6 +145,7 @@ def _empty(parts: Parts, old: Replica, scan: Scan, *, whole_machine: bool) -> Pu
     return PutAway(gone, backups if gone else None)
 
 
-def _runs(holder: ClaudeProcess) -> str:
+def runs(holder: ClaudeProcess) -> str:
+    """That Claude Code runs, and where, in words."""
     pid = f" (pid {holder.pid})" if holder.pid else ""
     return f"Claude Code runs in {holder.cwd or 'a folder that cannot be seen'}{pid}"

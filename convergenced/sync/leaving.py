@@ -108,14 +108,15 @@ def forget_folders(parts: Parts, notes: Collection[ReplicaNote]) -> None:
 
 def purge(parts: Parts, project: ProjectId) -> None:
     """Takes away what store and state have of a project; its folders take part no more. Can be repeated."""
-    parts.state.forget_project(project)
-    steps.reached("purge.forgotten")
     store = parts.store
-    local = store.refs(f"{LOCAL}{project}/")
-    tip = {project_ref(project): oid for oid in [tip_of(store, project)] if oid is not None}
-    for ref, oid in [*local.items(), *_tracking(store, project), *tip.items()]:
+    # The branch goes first: who looks again after a crash in between sees that there is nothing to lose.
+    refs = {project_ref(project): oid for oid in [tip_of(store, project)] if oid is not None}
+    refs |= store.refs(f"{LOCAL}{project}/")
+    for ref, oid in [*refs.items(), *_tracking(store, project)]:
         store.swap(ref, oid, None)
         steps.reached("purge.ref")
+    parts.state.forget_project(project)
+    steps.reached("purge.forgotten")
 
 
 def _tracking(store: Store, project: ProjectId) -> list[tuple[str, Oid]]:

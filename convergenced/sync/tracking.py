@@ -11,7 +11,7 @@ from convergenced.errors import PeerError, UsageError
 from convergenced.machine.state import ReplicaNote
 from convergenced.merge.layout import ProjectTree, policy_of, write_project
 from convergenced.merge.roster import Policy, format_policy
-from convergenced.model import LocalPath, ProjectId
+from convergenced.model import LocalPath, Oid, ProjectId
 from convergenced.ports import Checkouts, Peer
 from convergenced.store.branch import (
     PROJECTS,
@@ -114,9 +114,24 @@ def join_project(
         tracking = tracking_ref(peer_name, project)
         peer.fetch({project_ref(project): tracking})
         fetched = ref_of(parts.store, tracking)
-        if fetched is not None:
-            advance(parts.store, project, fetched)
+        if fetched is None:
+            continue
+        if wanted is None:
+            _check_offer(parts, checkouts, project, fetched, root)
+        advance(parts.store, project, fetched)
     return _take_part(parts, folder, project, root)
+
+
+def _check_offer(
+    parts: Parts, checkouts: Checkouts, project: ProjectId, fetched: Oid, root: LocalPath
+) -> None:
+    """A name alone does not make two repositories one project."""
+    theirs = identity_of_project(parts.store, project_at(parts.store, fetched)[0])
+    if identity_of_checkout(checkouts.inspect(root), root, parts.machine.home).is_stranger(theirs):
+        raise UsageError(
+            f"project {project} of the peers is other code than what is checked out at {root}",
+            f"if they belong together all the same: convergencectl join {root} --id {project}",
+        )
 
 
 def _is_untouched(parts: Parts, note: ReplicaNote) -> bool:

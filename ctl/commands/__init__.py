@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "init": Command("track", "start tracking a project"),
     "join": Command("track", "take part in a project that peers have"),
     "projects": Command("projects", "list the projects"),
+    "project": Command("project", "follow a moved checkout, stop tracking, find checkouts"),
     "peers": Command("peers", "list the peers"),
     "peer": Command("peers", "add or remove a peer"),
     "sessions": Command("sessions", "what was talked about: title, project, machine, age"),

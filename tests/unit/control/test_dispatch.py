@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -65,6 +66,7 @@ class Desk:
             reload=self._reload,
             add_peer=lambda name, url: self.calls.append(("add", name, url)),
             remove_peer=lambda name: self.calls.append(("remove", name)),
+            exclude=self._exclude,
             doctor=Doctor(self.machine.parts, NOWHERE, {}),
             shutdown=lambda: self.calls.append(("shutdown",)),
         )
@@ -73,6 +75,14 @@ class Desk:
         if self.broken_config:
             raise ConfigError("line 3 is wrong", "mend it")
         self.calls.append(("reload",))
+
+    def _exclude(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        if self.broken_config:
+            raise ConfigError("line 3 is wrong", "mend it")
+        engine = self.machine.engine
+        patterns = [one for one in engine.settings.projects.exclude if one not in remove]
+        projects = replace(engine.settings.projects, exclude=(*patterns, *add))
+        engine.apply(replace(engine.settings, projects=projects))
 
     def begin(self, method: str, **params: Json) -> Answer:
         """Sends a request; what it waits for has not happened yet."""

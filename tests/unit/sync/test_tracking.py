@@ -135,6 +135,18 @@ def test_a_project_of_the_peers_is_joined_by_its_code(ann: FakeMachine, bob: Fak
     assert bob.sessions() == {S}
 
 
+def test_other_code_of_the_same_name_is_joined_only_where_a_person_says_so(
+    ann: FakeMachine, bob: FakeMachine
+) -> None:
+    bob.checkout(bob.root, "example.org/eve/app")
+    with pytest.raises(UsageError, match="is other code than what is checked out at"):
+        join(bob)
+    assert bob.tip() is None
+    assert projects(bob) == {}
+    assert join(bob, wanted=APP).project == APP
+    assert bob.tip() == ann.tip()
+
+
 def test_joining_twice_changes_nothing(bob: FakeMachine) -> None:
     assert join(bob) == join(bob)
     assert len(bob.state.replicas()) == 1
