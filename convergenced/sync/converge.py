@@ -61,13 +61,11 @@ def converge(
     wanted = parts.state.wanted(replica.folder)
     ingested = ingest(parts, replica, policy, None if wanted else since, bulk)
     if wanted and ingested.halted is not None:
-        # The client's cleanup may have taken all there was: a folder that is not what it was gets what a
-        # person asked for, and nothing else.
+        # The client's cleanup may have taken all there was. No pass went on from here, but a person did.
         restored = localize(parts, replica, policy, whole_machine=whole_machine, only_wanted=True)
-        if restored.written:
-            ingested = ingest(parts, replica, policy, None, bulk)
-        elif restored.held:
+        if restored.held or restored.retry or restored.refusals or not restored.written:
             return Pass(ingested, restored, tip_of(parts.store, replica.project))
+        ingested = ingest(parts, replica, policy, None, bulk)
     localized = None
     if ingested.halted is None and not ingested.gone:
         refused = [refusal.where for refusal in ingested.refusals]

@@ -478,7 +478,9 @@ class _Ingest:
         set_aside = {refusal.where for refusal in self._report.refusals}
         if scan.has_memory_folder and not scan.lost_memory(tree.memory):
             for name in missing:
-                if not is_set_aside(f"{MEMORY}/{name}", set_aside):
+                path = f"{MEMORY}/{name}"
+                # What was never seen here may be on its way back, where a crash came between.
+                if path in self._noted and not is_set_aside(path, set_aside):
                     del memory[name]
                     self._changes.memory += 1
         return replace(tree, memory=memory)

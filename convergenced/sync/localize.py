@@ -122,8 +122,9 @@ def localize(
 
     Expects that `ingest` just ran for the replica; `set_aside` are the paths it refused, which are not
     touched; `scan` is what it found, and without `is_whole` nothing is written by it. `whole_machine` waits
-    for any Claude Code on the machine rather than for those in the project. `only_wanted`: nothing but what a
-    person wants back is written, and the folder does not count as in step.
+    for any Claude Code on the machine rather than for those in the project. `only_wanted` is for a
+    folder that lost all it had: it gets its memory, and the sessions that a person wants back, and does not
+    count as in step.
     """
     if scan is None:
         scan = scan_folder(parts.files, replica.context_dir(parts.machine)) or Scan()
@@ -187,7 +188,7 @@ class _Localize:
         head_tree, _ = project_at(self._store, head)
         groups = self._plan(tree, head_tree, scan)
         if only_wanted:
-            groups = [group for group in groups if group.session in self._wanted]
+            groups = self._only_wanted(groups, scan)
         if groups and not is_whole:
             report.retry = True
             return report
@@ -220,6 +221,19 @@ class _Localize:
             self._parts.state.note_head(self._replica.folder, tip)
             steps.reached("localize.settled")
         return report
+
+    def _only_wanted(self, groups: list[_Group], scan: Scan) -> list[_Group]:
+        """The memory, and then what is wanted back.
+
+        What is missing is forgotten: beside the first file that comes back it would count as deleted.
+        """
+        state, folder = self._parts.state, self._replica.folder
+        with state.together():
+            for path in state.files(folder):
+                if not scan.holds(path):
+                    state.forget_file(folder, path)
+        memory = [group for group in groups if group.session is None]
+        return memory + [group for group in groups if group.session in self._wanted]
 
     def _unwant(self, sessions: Iterable[SessionId | None]) -> None:
         for sid in sessions:
