@@ -1,4 +1,20 @@
-"""Hypothesis profiles: "default" is fast, "deep" is chosen by CONVERGENCE_TEST_PROFILE."""
+"""What all tests share: how they run side by side, and how deep they look.
+
+`python -m tests.check` runs as many files of tests at a time as pay off (`tests.check.WORKERS`); plain
+`pytest` runs one test after the other. The tests of one file stay in one process, in order, so that a
+fixture of a module or session is made once where it is used. What keeps files from disturbing each other:
+
+- Everything of a test lies below its `tmp_path`: home, stores, sockets, programs. Servers listen on ports
+  that were free.
+- Processes are the exception, as daemons see those of the whole machine. A client holds only projects whose
+  folder it runs in, so start clients (`tests.clients`, `tests.e2e.real_client`) in a folder of the test and
+  ask for them by pid. A daemon with `localize.hold = "machine"` waits for the clients of all tests: have the
+  engine do that on fakes. End only what the test started, by its pid.
+- Nothing is as fast as it is alone: wait for what must come true (`tests.e2e.machines.await_true`), never
+  for a time, and expect of what a daemon does by itself that it may have been done already.
+
+Hypothesis profiles: "default" is fast, "deep" is chosen by CONVERGENCE_TEST_PROFILE.
+"""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_running_daemon_is_killed_at_a_step_and_started_again(
 @pytest.mark.parametrize("step", ["ingest.read", "ingest.committed", "ingest.noted"])
 def test_killed_in_the_middle_of_a_long_import(tmp_path: Path, step: str) -> None:
     one = Machine(tmp_path / "one", "desktop")
-    sids = [str(uuid.UUID(int=number)) for number in range(3)]
+    sids = [str(uuid.UUID(int=number)) for number in range(2)]
     for sid in sids:
         one.append(sid, record(sid, one.project, 0, "y" * 1_000) * (STEP_BYTES // 1_200))
     local = one.files()
@@ -152,7 +152,7 @@ def test_killed_in_the_middle_of_a_long_import(tmp_path: Path, step: str) -> Non
     assert len(_committed(one)) == (1 if step == "ingest.read" else 2)
     once(one)
     assert _committed(one) == set(sids)
-    assert git("--git-dir", one.store, "rev-list", "--count", "project/proj").strip() == "3"
+    assert git("--git-dir", one.store, "rev-list", "--count", "project/proj").strip() == "2"
     assert git("--git-dir", one.store, "fsck", "--strict", "--no-dangling") == ""
     assert one.files() == local
 

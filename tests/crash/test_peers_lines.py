@@ -111,13 +111,17 @@ def test_the_server_is_killed_before_it_took_a_push(cluster: Cluster, wire: Wire
 
 
 def test_the_server_is_killed_after_it_took_a_push(cluster: Cluster, wire: Wire) -> None:
+    dead = "kill -9 $$"  # and stays so: another look would find that it has everything
     program = install_hook(
-        cluster.hub, "reference-transaction", 'test "$1" != committed || kill -9 $PPID; exit 0'
+        cluster.hub,
+        "reference-transaction",
+        f"test \"$1\" != committed || {{ echo '{dead}' >'{wire.path}.sends'; kill -9 $PPID; }}; exit 0",
     )
     cluster.say(cluster.desktop, times=2)
     check_failing(cluster, "broke off")
     assert cluster.tip(cluster.hub) == cluster.tip(cluster.desktop.store)
     program.unlink()
+    wire.mend()
     cluster.settle()
 
 

@@ -15,8 +15,8 @@ import pytest
 from tests.simulation.__main__ import fail, tell
 
 IS_DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
-SEEDS = 20_000 if IS_DEEP else 300
-CHUNKS = 100 if IS_DEEP else 6
+SEEDS = 20_000 if IS_DEEP else 150
+CHUNKS = 100 if IS_DEEP else 3
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_what_no_ref_names_is_kept_too(store: GitStore) -> None:
 
 
 def test_it_packs_as_small_as_git_does(store: GitStore, tmp_path: Path) -> None:
-    grow(store, 0, 300, b"%040d" * 1 + b" and %d\n")
+    grow(store, 0, 100, b"%040d" * 1 + b" and %d\n")
     subprocess.run(["cp", "-r", store.path, tmp_path / "other.git"], check=True)
     Upkeep(store.path).run()
     subprocess.run(["git", "-C", tmp_path / "other.git", "repack", "-adq"], check=True)
@@ -139,7 +139,7 @@ def test_a_pack_is_left_alone_while_it_outweighs_all_smaller_ones(sizes: dict[st
 def test_the_work_of_a_long_life_grows_with_the_store_and_not_with_its_square(store: GitStore) -> None:
     keeper = Upkeep(store.path)
     written = 0
-    for turn in range(24):
+    for turn in range(16):
         grow(store, turn * 3, 3, b"%d %d" + os.urandom(40).hex().encode() + b"\n")
         before = set(files(store, ".pack"))
         keeper.run()
@@ -156,7 +156,7 @@ def test_it_is_due_only_when_much_is_loose(store: GitStore, monkeypatch: pytest.
     grow(store, 0, 10)
     assert not keeper.is_due()
     monkeypatch.setattr(upkeep, "LOOSE_LIMIT", 20)
-    grow(store, 10, 300)
+    grow(store, 10, 60)
     assert keeper.is_due()
     keeper.run()
     assert not keeper.is_due()
