@@ -73,7 +73,7 @@ class Launchd:
         self._run(["launchctl", "enable", self._target])
         return changed
 
-    def start(self, *, again: bool = False) -> None:
+    def start(self) -> None:
         """Loads the property list as it stands now, which starts it."""
         # What is loaded keeps its old text: unload first; nothing loaded is fine.
         self._run(["launchctl", "bootout", self._target])

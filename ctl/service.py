@@ -82,8 +82,8 @@ class ServiceManager(Protocol):
         """
         ...
 
-    def start(self, *, again: bool = False) -> None:
-        """Starts what is installed, `again` even if it runs. Does not wait until it is ready."""
+    def start(self) -> None:
+        """Starts what is installed, anew if it runs. Does not wait until it is ready."""
         ...
 
     def stop(self) -> None:

@@ -127,10 +127,10 @@ class SystemdUser:
         self._systemctl("enable", UNIT)
         return changed
 
-    def start(self, *, again: bool = False) -> None:
-        """Starts the unit, also one that had failed."""
+    def start(self) -> None:
+        """Starts the unit, anew if it runs, and at once if it waits for its next try after a failure."""
         self._run(["systemctl", "--user", "reset-failed", UNIT])  # none to reset is fine
-        self._systemctl("restart" if again else "start", "--no-block", UNIT)
+        self._systemctl("restart", "--no-block", UNIT)
 
     def stop(self) -> None:
         """Stops and disables the unit; the file stays."""

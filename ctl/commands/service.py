@@ -119,7 +119,7 @@ def _install(where: Locations, sandbox: bool | None) -> int:
     if running is not None and not changed:
         print(f"the {manager.name} service is installed and runs (pid {running['pid']}); nothing was changed")
         return 0
-    manager.start(again=running is not None)
+    manager.start()
     ready = launch.await_service(where, manager, after=running)
     print(f"installed {tilde(str(manager.path))}, runs (pid {ready['pid']})")
     return 0

@@ -304,7 +304,7 @@ def test_with_a_service_manager_up_installs_a_unit_and_down_disables_it(home: Pa
         "--user daemon-reload",
         "--user enable convergenced.service",
         "--user reset-failed convergenced.service",
-        "--user start --no-block convergenced.service",
+        "--user restart --no-block convergenced.service",
     ]
     assert ctl(home, "up", **user).code == 0
     assert (home / "told").read_text().splitlines() == told
