@@ -30,6 +30,8 @@ LOOK_BACK = 5_000
 """Commits in which the writers of sessions are looked for at once, at most."""
 FIRST, LAST = 3, 2
 """Segments that are read at a transcript's beginning and at its end, at most."""
+MAX_VERSIONS = 8
+"""Versions of a session that are compared to find who wrote it as it is, at most: the newest."""
 MAX_TITLE_FILE = 64 * 1024
 MAX_KEPT = 256
 """Folders that are kept while the history is looked back into: most are the same in the next commit."""
@@ -57,7 +59,7 @@ def read_catalog(parts: Parts, project: ProjectId, tip: Oid) -> Mapping[SessionI
         for sid, note in fresh.items():
             former = known.get(sid)
             is_same = former is not None and former.transcript == note.transcript
-            machine = note.machine if is_same else past.writers.get(sid)
+            machine = note.machine if is_same else past.writer_of(sid, found)
             fresh[sid] = found[sid] = replace(
                 note, machine=machine, origin=note.origin or past.origins.get(sid)
             )
@@ -150,10 +152,23 @@ def _read_title(objects: Objects, folder: Oid | None) -> str:
 
 @dataclass(slots=True)
 class _Past:
-    """What the history tells: who wrote a session last, and which session it was made from."""
+    """What the history tells: who wrote which version of a session, the newest first, and what made it."""
 
-    writers: dict[SessionId, str] = field(default_factory=dict)
+    written: dict[SessionId, list[tuple[str, Oid | None]]] = field(default_factory=dict)
     origins: dict[SessionId, SessionId] = field(default_factory=dict)
+
+    def writer_of(self, sid: SessionId, notes: Mapping[SessionId, CatalogNote]) -> str | None:
+        """Who wrote a session as it is now; else who wrote it last; of a fork, who went on with the other."""
+        versions = self.written.get(sid, [])
+        exact = [machine for machine, oid in versions if oid == notes[sid].transcript]
+        if exact or versions:
+            return [*exact, versions[0][0]][0]
+        origin = self.origins.get(sid)
+        kept = None if origin is None or origin not in notes else notes[origin].transcript
+        return next(
+            (one for one, oid in self.written.get(origin or sid, []) if kept is not None and oid != kept),
+            None,
+        )
 
 
 def _look_back(store: Store, tip: Oid, beyond: Oid | None) -> _Past:
@@ -179,8 +194,10 @@ def _walk(store: Store, tip: Oid, beyond: Oid | None, past: _Past) -> None:
         if commit.author == MERGER:
             continue
         before = store.read_commit(commit.parents[0]).tree if commit.parents else EMPTY_TREE
-        for sid in trees.changed(before, commit.tree):
-            past.writers.setdefault(sid, commit.author.name)
+        for sid, transcript in trees.changed(before, commit.tree).items():
+            versions = past.written.setdefault(sid, [])
+            if len(versions) < MAX_VERSIONS:
+                versions.append((commit.author.name, transcript))
 
 
 class _Trees:
@@ -190,32 +207,29 @@ class _Trees:
         self._objects = objects
         self._known: dict[Oid, dict[str, Oid]] = {}
 
-    def changed(self, before: Oid, after: Oid) -> set[SessionId]:
-        """The sessions whose transcripts are not the same in two trees.
+    def changed(self, before: Oid, after: Oid) -> dict[SessionId, Oid | None]:
+        """The sessions whose transcripts are not the same in two trees, with what they are then.
 
         What is in `context/` is looked at only where transcripts may be flat: where there are no segments.
         """
         old, new = self._folders(before), self._folders(after)
-        found: set[SessionId] = set()
+        found: dict[SessionId, Oid | None] = {}
         self._differ(old.get(SEGMENTS, EMPTY_TREE), new.get(SEGMENTS, EMPTY_TREE), found, 0)
         if SEGMENTS not in new and old.get(CONTEXT) != new.get(CONTEXT):
             flat = [self._flat(tree.get(CONTEXT, EMPTY_TREE)) for tree in (old, new)]
-            found.update(sid for sid, _ in flat[0] ^ flat[1])
+            found |= _compare(flat[0], flat[1])
         return found
 
-    def _differ(self, before: Oid, after: Oid, found: set[SessionId], depth: int) -> None:
+    def _differ(self, before: Oid, after: Oid, found: dict[SessionId, Oid | None], depth: int) -> None:
         if before == after or depth > ID_DIGITS:
             return
         old, new = self._folders(before), self._folders(after)
-        if any(map(is_session_id, old)) != any(map(is_session_id, new)):
-            both = [set(self._all_below(tree, depth)) for tree in (before, after)]  # one is divided
-            found.update(sid for sid, _ in both[0] ^ both[1])
+        if any(map(is_session_id, old)) or any(map(is_session_id, new)):  # perhaps divided on one side
+            both = [dict(self._all_below(tree, depth)) for tree in (before, after)]
+            found |= _compare(both[0], both[1])
             return
         for name in {name for name, _ in old.items() ^ new.items()}:
-            if is_session_id(name):
-                found.add(SessionId(name))
-            else:
-                self._differ(old.get(name, EMPTY_TREE), new.get(name, EMPTY_TREE), found, depth + 1)
+            self._differ(old.get(name, EMPTY_TREE), new.get(name, EMPTY_TREE), found, depth + 1)
 
     def _all_below(self, tree: Oid, depth: int) -> Iterator[tuple[SessionId, Oid]]:
         for name, oid in self._folders(tree).items():
@@ -233,7 +247,11 @@ class _Trees:
             self._known[tree] = found
         return found
 
-    def _flat(self, context: Oid) -> set[tuple[SessionId, Oid]]:
+    def _flat(self, context: Oid) -> dict[SessionId, Oid]:
         entries = [entry for entry in self._objects.read_tree(context) if not entry.is_tree]
         stems = ((entry.name.removesuffix(TRANSCRIPT_SUFFIX), entry.oid) for entry in entries)
-        return {(SessionId(stem), oid) for stem, oid in stems if is_session_id(stem)}
+        return {SessionId(stem): oid for stem, oid in stems if is_session_id(stem)}
+
+
+def _compare(old: Mapping[SessionId, Oid], new: Mapping[SessionId, Oid]) -> dict[SessionId, Oid | None]:
+    return {sid: new.get(sid) for sid, _ in old.items() ^ new.items()}
