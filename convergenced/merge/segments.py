@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from convergenced.errors import RefusedInputError
 from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Oid, TreeEntry
@@ -50,19 +51,23 @@ def append_transcript(objects: Objects, tree: Oid | None, more: bytes) -> Oid:
 
     None stands for no transcript yet. Raises ValueError where the last byte is no LF.
     """
-    if tree is None:
-        return write_transcript(objects, [more])
-    if not more:
-        return tree
-    folders = _folders(objects, tree)
+    return tree if tree is not None and not more else extend_transcript(objects, tree, [more])
+
+
+def extend_transcript(objects: Objects, tree: Oid | None, chunks: Iterable[bytes]) -> Oid:
+    """The transcript `tree` followed by complete records, as chunks that may end anywhere.
+
+    A few segments at most are in memory. None and ValueError are as with `append_transcript`.
+    """
+    folders = [] if tree is None else _folders(objects, tree)
     if not folders:
-        return write_transcript(objects, [more])
+        return write_transcript(objects, chunks)
     *closed, last = folders
     segments = _folder_segments(objects, last.oid)
     writer = _Writer(objects, closed, segments)
     if objects.blob_size(segments[-1]) < SEGMENT_BYTES:
-        more = _read_segment(objects, segments.pop()) + more
-    return writer.write([more])
+        chunks = chain([_read_segment(objects, segments.pop())], chunks)
+    return writer.write(chunks)
 
 
 def read_transcript(objects: Objects, tree: Oid) -> Iterator[bytes]:

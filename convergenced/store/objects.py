@@ -36,8 +36,9 @@ _UNWRITABLE = str.maketrans("", "", "<>\n\r\0")
 
 def object_id(kind: ObjectKind, data: bytes) -> Oid:
     """The id git gives to an object."""
-    header = b"%s %d\0" % (kind.encode(), len(data))
-    return Oid(hashlib.sha1(header + data, usedforsecurity=False).hexdigest())
+    digest = hashlib.sha1(b"%s %d\0" % (kind.encode(), len(data)), usedforsecurity=False)
+    digest.update(data)
+    return Oid(digest.hexdigest())
 
 
 def format_tree(entries: Iterable[TreeEntry]) -> bytes:

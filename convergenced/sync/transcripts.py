@@ -11,11 +11,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import FileChangedError, RefusedInputError
 from convergenced.machine.state import FileNote
-from convergenced.merge.segments import append_transcript, read_transcript
+from convergenced.merge.segments import extend_transcript, read_transcript
 from convergenced.model import EMPTY_TREE, Content, LocalPath, Oid, Snapshot
 from convergenced.ports import Files, Objects
 
@@ -137,11 +138,16 @@ class _Reader:
         """Takes the whole file as a lineage of its own, spelled as `others` as far as they agree."""
         tree: Oid | None = None
         offset = records = 0
+
+        def beginning(others: Oid) -> Iterator[bytes]:
+            nonlocal records
+            for canonical in self._beginning(others, offset):
+                records += 1
+                yield canonical
+
         if others is not None:
             offset, _, _ = self._align(others)
-            for canonical in self._beginning(others, offset):
-                tree = append_transcript(self._objects, tree, canonical)
-                records += canonical.count(b"\n")
+            tree = extend_transcript(self._objects, None, beginning(others)) if offset else None
         tree, end, more = self._take(tree, offset)
         if tree is not None:
             return self._finish(tree, tree, end, records + more, is_exact=True)
@@ -203,27 +209,41 @@ class _Reader:
     def _take(
         self, tree: Oid | None, offset: int, skip: Callable[[bytes], bool] | None = None
     ) -> tuple[Oid | None, int, int]:
-        records = 0
-        end = offset
-        while end < self._snapshot.size:
-            complete = self._piece(end, READ_BYTES)
+        """Adds to `tree` the records from `offset` on; returns what it is then, their end, their number."""
+        end, records = offset, 0
+
+        def canonical() -> Iterator[bytes]:
+            nonlocal end, records
+            for complete in self._complete(offset):
+                end += len(complete)
+                wanted = complete
+                if skip is not None:
+                    wanted = b"".join(record for record in _records([complete]) if not skip(record))
+                if wanted:
+                    records += _count_lines(wanted)
+                    yield self._canonical(wanted)
+
+        pieces = canonical()
+        if (first := next(pieces, None)) is not None:
+            tree = extend_transcript(self._objects, tree, chain([first], pieces))
+        return tree, end, records
+
+    def _complete(self, at: int) -> Iterator[bytes]:
+        """The complete records from `at` on, several at a time."""
+        while at < self._snapshot.size:
+            complete = self._piece(at, READ_BYTES)
             cut = complete.rfind(b"\n") + 1
             if cut:
                 complete = complete[:cut]
             else:
-                long_end = self._line_end(end)
+                long_end = self._line_end(at)
                 if long_end is None:
-                    break
-                complete = self._piece(end, long_end - end)
+                    return
+                complete = self._piece(at, long_end - at)
                 if complete[-1:] != b"\n":
                     raise FileChangedError(f"{self._path} was rewritten while it was read")
-            end += len(complete)
-            if skip is not None:
-                complete = b"".join(record for record in _records([complete]) if not skip(record))
-            if complete:
-                tree = append_transcript(self._objects, tree, self._canonical(complete))
-                records += complete.count(b"\n")
-        return tree, end, records
+            at += len(complete)
+            yield complete
 
     def _canonical(self, local: bytes) -> bytes:
         canonical = self._rewriter.canonicalize(local, Content.JSON)
@@ -246,6 +266,11 @@ class _Reader:
         form = self._rewriter.form if is_exact else b""
         note = FileNote(self._snapshot, consumed, window, tree or fallback, form)
         return Taken(note, records, self._is_stuck)
+
+
+def _count_lines(data: bytes) -> int:
+    """How many LF there are: `count` looks at each byte, `split` jumps from one to the next."""
+    return len(data.split(b"\n")) - 1
 
 
 def _digest(data: bytes) -> bytes:

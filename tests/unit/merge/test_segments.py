@@ -13,6 +13,7 @@ from convergenced.merge.segments import (
     append_transcript,
     common_segments,
     cut_short,
+    extend_transcript,
     is_readable,
     list_segments,
     read_from,
@@ -69,6 +70,15 @@ def test_no_records_are_the_empty_tree(store: MemoryStore) -> None:
     assert write_transcript(store, []) == append_transcript(store, None, b"") == EMPTY_TREE
     assert append_transcript(store, EMPTY_TREE, RECORD) == write_transcript(store, [RECORD])
     assert list(read_transcript(store, EMPTY_TREE)) == []
+
+
+def test_chunks_that_end_anywhere_are_added_as_one(store: MemoryStore) -> None:
+    more = b"".join(b"%01023d\n" % number for number in range(200))
+    chunks = [more[at : at + 5_000] for at in range(0, len(more), 5_000)]
+    tree = extend_transcript(store, write_transcript(store, [RECORD * 100]), iter(chunks))
+    assert tree == write_transcript(store, [RECORD * 100 + more])
+    assert extend_transcript(store, None, iter(chunks)) == write_transcript(store, [more])
+    assert extend_transcript(store, tree, []) == tree
 
 
 def test_an_append_costs_the_same_however_long_the_transcript_is(store: MemoryStore) -> None:

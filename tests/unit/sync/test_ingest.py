@@ -10,6 +10,7 @@ from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import RefusedInputError
 from convergenced.merge.roster import Policy, parse_machine, parse_roster
+from convergenced.merge.segments import list_segments
 from convergenced.model import Content, LocalPath, Oid, SessionId
 from convergenced.store.branch import project_at
 from convergenced.sync import ingest as ingesting
@@ -305,6 +306,25 @@ def test_a_file_longer_than_one_read_is_taken_whole(
         ann.say(S, f"message {number}")
     ann.ingest()
     assert ann.stored(S).count(b"\n") == 20
+
+
+def test_nothing_is_written_that_the_next_read_replaces(
+    ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        ann.say(S, f"message {number}")
+    ann.ingest()
+    ann.say(sid(2), "hello")
+    for number in range(20):
+        ann.say(S, f"more {number}")
+    monkeypatch.setattr(transcripts, "READ_BYTES", 500)
+    before = set(ann.store.objects)
+    ann.ingest()
+    blobs = {oid for oid in ann.store.objects.keys() - before if ann.store.objects[oid][0] == "blob"}
+    tree = ann.tree().sessions[S].transcript
+    assert tree is not None
+    assert len(blobs & set(list_segments(ann.store, tree))) == 1
+    assert len(blobs) == 2, "the last segment of each session"
 
 
 def test_a_record_beyond_all_bounds_is_refused_alone(
