@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convergenced.errors import ConvergenceError
-from convergenced.machine.backups import prune_backups
+from convergenced.machine.backups import list_backups, prune_backups
 from convergenced.model import LocalPath
 
 
@@ -49,3 +49,23 @@ def test_a_backup_that_was_written_to_afterwards_stays_and_is_told(tmp_path: Pat
     assert left == ["20260101T000000.000000Z", "20260104T000000.000000Z"]
     late.unlink()
     assert prune_backups(LocalPath(str(tmp_path)), keep=1) == 0
+
+
+def test_backups_are_listed_newest_first_with_what_was_written_to_since(tmp_path: Path) -> None:
+    for day, name in ((1, "memory/a.md"), (3, "memory/a.md"), (2, "s.jsonl")):
+        file = tmp_path / "-proj" / f"2026010{day}T000000.000000Z" / name
+        file.parent.mkdir(parents=True)
+        file.write_text("x" * day)
+        os.utime(file, (0, 0))
+    os.utime(file)
+    (tmp_path / "-proj" / "no time").mkdir()
+    (tmp_path / "-proj" / "20260104T000000.000000Z").mkdir()
+    (tmp_path / "-proj" / "20260104T000000.000000Z" / "link").symlink_to(file)
+    (tmp_path / "a file").touch()
+    found = list_backups(LocalPath(str(tmp_path)), ["-proj", "-none", "a file"])
+    assert [(one.stamp[:8], one.name, one.size, one.is_late) for one in found] == [
+        ("20260103", "memory/a.md", 3, False),
+        ("20260102", "s.jsonl", 2, True),
+        ("20260101", "memory/a.md", 1, False),
+    ]
+    assert Path(found[1].path) == file
