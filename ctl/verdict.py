@@ -70,6 +70,7 @@ def lines(status: Status, terminal: Terminal, now: float) -> list[str]:
         _available(status, terminal),
         _attention(status["attention"], terminal),
         _notices(status, terminal, now),
+        _live(status, terminal, now),
     ):
         if part:
             out += ["", *part]
@@ -212,6 +213,19 @@ def _attention(attention: list[Attention], terminal: Terminal) -> list[str]:
         out += terminal.paragraph(f"{where}{clean(one['text'])}", first="! ", indent="  ")
         # Whole, however long: a command with a line break in it cannot be copied.
         out += [f"  → {clean(one['fix'])}"] if one["fix"] else []
+    return out
+
+
+def _live(status: Status, terminal: Terminal, now: float) -> list[str]:
+    out = []
+    for one in status.get("live", []):
+        since = parse_time(one["since"] or "")
+        tail = f" (since {clock(since, now)})" if since is not None else ""
+        text = (
+            f"session {clean(one['session'])[:8]} of {clean(one['project'])} "
+            f"is live on {clean(one['machine'])}{tail}"
+        )
+        out += terminal.paragraph(text, first="· ", indent="  ")
     return out
 
 

@@ -121,8 +121,19 @@ class Notice(TypedDict):
     at: str | None
 
 
+class Live(TypedDict):
+    """A session that another machine has open, as far as that machine said lately."""
+
+    project: str
+    session: str
+    machine: str
+    machine_id: str
+    since: str | None
+
+
 class _StatusMore(TypedDict, total=False):
     notices: list[Notice]
+    live: list[Live]
 
 
 class Status(_StatusMore):

@@ -137,6 +137,7 @@ class Dispatcher:
             status["projects"] = [one for one in status["projects"] if one["id"] == project]
             status["attention"] = [one for one in status["attention"] if one["project"] in (None, project)]
             status["notices"] = [one for one in status["notices"] if one["project"] in (None, project)]
+            status["live"] = [one for one in status["live"] if one["project"] == project]
         reply.result(cast("Json", status))
 
     def _projects(self, params: dict[str, Json], reply: Reply) -> None:

@@ -45,7 +45,22 @@ def format_status(engine: Engine, machine: Machine, now: float, monotonic: float
             for one in board.notices
             if now - one.at < FRESH
         ],
+        "live": format_live(engine),
     }
+
+
+def format_live(engine: Engine) -> list[answers.Live]:
+    """The sessions that other machines have open now."""
+    return [
+        {
+            "project": one.project,
+            "session": one.session,
+            "machine": one.machine,
+            "machine_id": one.machine_id,
+            "since": iso(one.since),
+        }
+        for one in engine.roll_call.elsewhere()
+    ]
 
 
 def format_projects(

@@ -50,6 +50,8 @@ class Engine:
         self._passes = Passes(self.desk, self._lookout, self._rounds, self._healing)
         self._housekeeping = Housekeeping(self.desk)
         self._patrol = Patrol(self.desk, self._lookout)
+        self.roll_call = RollCall(self.desk, self._rounds)
+        self._passes.on_committed = self.roll_call.noticed
         self._rescan_due = 0.0
         self._drift = 0.0
         self._waiters: list[_Waiter] = []
@@ -147,7 +149,7 @@ class Engine:
         times = [now + self.desk.surroundings.idle_turn, self._rescan_due]
         if self._lookout.due is not None:
             times.append(self._lookout.due)
-        others = (self._healing.next_due(), self._housekeeping.due, self._patrol.due)
+        others = (self._healing.next_due(), self._housekeeping.due, self._patrol.due, self.roll_call.due)
         times.extend(due for due in others if due is not None)
         times.extend(due for _, due in self._passes_due())
         times.extend(peer.due_at for peer in self.board.peers.values() if self._rounds.may_start(peer))
@@ -183,6 +185,7 @@ class Engine:
         self._rounds.start_waiting()
         self._housekeeping.start_due()
         self._patrol.start_due()
+        self.roll_call.start_due()
         for state, due in self._passes_due():
             if now >= due:
                 self._passes.start(state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from convergenced.merge.documents import Json
+from convergenced.merge.documents import Fields, Json
 from convergenced.merge.layout import ProjectTree
 from convergenced.merge.roster import (
     MachineCard,
@@ -72,6 +72,7 @@ def with_papers(
             first_commit=replica.first_commit,
             version=machine.version,
             os=machine.os,
+            other=_further(store, tree, tip_tree, name),
         ),
         known | {replica.folder},
     )
@@ -103,6 +104,12 @@ def with_papers(
     return Papers(
         replace(tree, machines=machines, policy=policy_oid, roster=roster_oid), words or None, refusals
     )
+
+
+def _further(objects: Objects, tree: ProjectTree, tip_tree: ProjectTree, name: str) -> Fields:
+    """What else this machine's card says, which is not for here to change."""
+    oid = tree.machines.get(name) or tip_tree.machines.get(name)
+    return {} if oid is None else parse_machine(objects.read_blob(oid)).other
 
 
 def _roster(objects: Objects, tree: ProjectTree) -> Roster:

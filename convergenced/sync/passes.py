@@ -7,9 +7,10 @@ only.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 
 from convergenced.errors import ConvergenceError
-from convergenced.model import ProjectId
+from convergenced.model import ProjectId, SessionId
 from convergenced.sync.board import ReplicaState
 from convergenced.sync.converge import Pass, converge
 from convergenced.sync.desk import Desk, in_words
@@ -32,6 +33,8 @@ class Passes:
         self._healing = healing
         self._lookout = lookout
         self._rounds = rounds
+        self.on_committed: Callable[[ProjectId, Collection[SessionId]], None] = lambda project, sessions: None
+        """Hears of the sessions that went on here."""
 
     def start(self, state: ReplicaState) -> None:
         """Starts a pass over one replica."""
@@ -92,6 +95,7 @@ class Passes:
             state.last_ingest = desk.clock.now()
             state.note_commit(now)
             desk.note("commit", project, f"committed {result.ingest.message}")
+            self.on_committed(project, result.ingest.changes.sessions)
         if result.news is not None and not desk.note_news(project, result.news):
             state.asked = now
         if result.localize is not None:

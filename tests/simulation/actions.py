@@ -318,8 +318,9 @@ def run_client(sim: Scenario, machine: Machine) -> str | None:
         machine.processes.end(running[0].pid)
         return f"{machine.key}: a client ends"
     cwd = None if sim.rng.random() < 0.1 else _root(sim, machine)
-    machine.processes.begin(cwd)
-    return f"{machine.key}: a client starts in {cwd}"
+    session = sim.sessions[sim.number() % len(sim.sessions)] if sim.sessions else None
+    machine.processes.begin(cwd, session)
+    return f"{machine.key}: a client starts in {cwd} with {session and session[:4]}"
 
 
 # -- what happens to folders
