@@ -27,6 +27,7 @@ from convergenced.sync.passes import Passes
 from convergenced.sync.patrol import Patrol
 from convergenced.sync.plan import replica_due
 from convergenced.sync.preview import preview
+from convergenced.sync.rollcall import RollCall
 from convergenced.sync.rounds import Rounds
 
 T = TypeVar("T")
@@ -218,6 +219,7 @@ class Engine:
 
     def tracked_anew(self) -> None:
         """Has the projects folder surveyed and the peers visited now: something takes part newly."""
+        self._lookout.seek_again()
         self._lookout.want()
         for peer in self.board.peers.values():
             peer.due_at = self._clock.monotonic()
