@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convergenced.errors import NewerSchemaError
+from convergenced.machine.state_upgrade import upgrade
 from convergenced.model import LocalPath, Oid, ProjectId, SessionId, Snapshot
 
 SCHEMA = 1
@@ -52,6 +53,8 @@ CREATE TABLE IF NOT EXISTS catalog (
   PRIMARY KEY (project, session)
 ) WITHOUT ROWID;
 """
+_DECIDED = ("replica", "pause", "wanted")
+"""Tables that hold what a person decided: they outlive a change of their columns."""
 _CATALOG_COLUMNS = (
     "session, transcript, folder, title, prompt, began, ended, size, records, is_exact, machine, origin"
 )
@@ -207,6 +210,7 @@ class State:
                 f"the state database {path} was written by a newer version (schema {version})",
                 "upgrade convergence, or move the file away: it is only a cache",
             )
+        upgrade(self._db, _TABLES, _DECIDED)
         self._db.executescript(_TABLES)
         self._check()
         self._db.execute(f"PRAGMA user_version={SCHEMA}")
