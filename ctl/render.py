@@ -133,15 +133,17 @@ def wrap(text: str, room: int, indent: str = "", first: str = "") -> list[str]:
 
 
 def fold(text: str, room: int) -> list[str]:
-    """`text` in lines of at most `room` columns, broken at spaces where there are any; spaces are kept."""
+    """`text` in lines of at most `room` columns, broken at spaces where there are any; others are kept."""
     out = []
     while width(text) > room:
         head = _head(text, room)
         cut = head.rfind(" ") + 1
-        if not head[:cut].strip():
-            cut = len(head)
-        out.append(text[:cut].rstrip())
-        text = text[cut:]
+        if head[:cut].strip():
+            out.append(text[:cut].rstrip())
+            text = text[cut:].lstrip()
+        else:
+            out.append(head)
+            text = text[len(head) :]
     return [*out, text]
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 120.0
 """Seconds that looking back through a long history, or bringing back a long session, may take."""
+SHORTEST = 8
+"""Digits of a session's id that are shown beside others."""
 COMMIT = 10
 """Digits of a commit's id that are shown."""
 
@@ -198,8 +200,8 @@ def _what(one: SessionChange) -> str:
     added = f"+{size(one['bytes'])}" if one["records"] is None else f"+{plural(one['records'], 'record')}"
     parts = [added] if one["bytes"] > 0 else []
     if one["origin"] is not None:
-        parts.append(f"made from {one['origin']}")
-    parts += [f"became also {other}" for other in one["became"]]
+        parts.append(f"made from {one['origin'][:SHORTEST]}")
+    parts += [f"became also {other[:SHORTEST]}" for other in one["became"]]
     return ", ".join(parts) or "rewritten"
 
 

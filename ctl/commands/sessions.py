@@ -118,12 +118,12 @@ def lines(found: Sequence[Session], total: int, terminal: Terminal, now: float) 
         rows = [row[:-1] for row in rows]
     out = table(columns, rows, terminal.width)
     out[0] = terminal.style(out[0], "dim")
-    notes = []
     if len(found) < total:
-        notes.append(f"the newest {len(found)} of {total:,}; all of them: convergencectl sessions --all")
+        out.append(terminal.style(f"the newest {len(found)} of {total:,}; --all shows all", "dim"))
     if removed := next((one["id"] for one in found if one["state"] == "removed"), None):
-        notes.append(f"what was removed here comes back: convergencectl session restore {removed[:digits]}")
-    return out + [terminal.style(line, "dim") for note in notes for line in terminal.paragraph(note)]
+        out.append(terminal.style("what was removed here can be brought back:", "dim"))
+        out.append(f"  → convergencectl session restore {clean(removed[:digits])}")
+    return out
 
 
 def _row(one: Session, digits: int, now: float) -> list[str]:
