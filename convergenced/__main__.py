@@ -52,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps.arm(os.environ)
         return _run(arguments.once)
     except ConvergenceError as error:
-        print(f"convergenced: {error.summary}", file=sys.stderr)
+        grave = f"<{_PRIORITIES[logging.ERROR]}>" if _is_heard_by_journal(os.environ) else ""
+        print(f"{grave}convergenced: {error.summary}", file=sys.stderr)
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            print(f"{grave}  {error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -164,11 +165,20 @@ class _JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).split("\n"))
 
 
+def _is_heard_by_journal(environ: Mapping[str, str]) -> bool:
+    """Whether stderr goes to journald. A desktop's terminals inherit the word, not the stream."""
+    try:
+        stderr = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
+
+
 def _set_up_log(log_format: str, environ: Mapping[str, str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
-    elif environ.get("JOURNAL_STREAM"):
+    elif _is_heard_by_journal(environ):
         handler.setFormatter(_JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

@@ -34,7 +34,12 @@ _INHERITED = (
     "XDG_DATA_HOME",
     "XDG_STATE_HOME",
     "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 )
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+"""In either case. One that holds a password is not written down."""
 
 Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 RunState = Literal["running", "starting", "stopping", "failed", "stopped"]
@@ -170,10 +175,13 @@ class _Owned(ServiceManager, Protocol):
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that a service needs from the shell that installs it.
 
-    Of PATH what does not depend on the working folder. An ssh agent is passed on only where its socket's
-    path outlives the login session's shell.
+    Of PATH what does not depend on the working folder, of proxies those that need no password. An ssh
+    agent is passed on only where its socket's path outlives the login session's shell.
     """
     kept = {name: environ[name] for name in _INHERITED if environ.get(name)}
+    for name in (*_PROXIES, *map(str.upper, _PROXIES)):
+        if (value := environ.get(name)) and "@" not in value:
+            kept[name] = value
     if "PATH" in kept:
         kept["PATH"] = ":".join(part for part in kept["PATH"].split(":") if part.startswith("/"))
     agent, runtime = environ.get("SSH_AUTH_SOCK"), environ.get("XDG_RUNTIME_DIR")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import stat
@@ -98,13 +99,24 @@ def test_peers_come_and_go_while_it_runs(machine: Machine, tmp_path: Path) -> No
     assert "hub.git" not in (machine.conv / "config.toml").read_text()
 
 
-def test_the_log_goes_to_stderr_in_lines_that_journald_or_programs_understand(machine: Machine) -> None:
+def test_the_log_goes_to_stderr_in_lines_that_journald_or_programs_understand(
+    machine: Machine, tmp_path: Path
+) -> None:
     words = ["convergenced", "--once"]
     program = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
-    environ = {**machine.environ, "JOURNAL_STREAM": "1:1"}
-    told = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert told.stderr.splitlines()
-    assert all(line.startswith("<") and line[2] == ">" for line in told.stderr.splitlines())
-    program += ["--log-format", "json"]
-    told = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert all({"time", "level", "text"} <= json.loads(line).keys() for line in told.stderr.splitlines())
+
+    def told(*more: str, stream: str | None = None, code: int = 0) -> list[str]:
+        with (tmp_path / "told").open("w") as log:
+            named = f"{os.fstat(log.fileno()).st_dev}:{os.fstat(log.fileno()).st_ino}"
+            environ = {**machine.environ, "JOURNAL_STREAM": named if stream is None else stream}
+            done = subprocess.run([*program, *more], env=environ, stderr=log, timeout=PATIENCE, check=False)
+        assert done.returncode == code
+        return (tmp_path / "told").read_text().splitlines()
+
+    lines = told()
+    assert lines
+    assert all(line.startswith("<") and line[2] == ">" for line in lines)
+    assert not any(line.startswith("<") for line in told(stream="1:1")), "the stream is somebody else's"
+    assert all({"time", "level", "text"} <= json.loads(line).keys() for line in told("--log-format", "json"))
+    (machine.conv / "config.toml").write_text("nonsense = 1\n")
+    assert all(line.startswith("<3>") for line in told(code=2)), "what keeps it from starting is an error"

@@ -188,21 +188,21 @@ def test_a_hub_outside_the_usual_places_is_named_with_its_remedy(service: Lab) -
 
 
 def test_the_log_has_priorities(service: Lab) -> None:
-    service.file(CONFIG, (service.home / CONFIG).read_text() + "\nnonsense = 1\n")
-    service.ok(f"kill -HUP {service.main_pid()}")
-
-    def entries() -> list[dict[str, str]]:
-        said = service.ok("journalctl --user -u convergenced.service -o json --no-pager")
-        return [json.loads(line) for line in said.splitlines()]
-
-    found = [one for one in entries() if one.get("SYSLOG_IDENTIFIER") == "convergenced"]
-    assert any(one["PRIORITY"] == "6" and one["MESSAGE"].startswith("started version") for one in found)
-    text = (service.home / CONFIG).read_text().replace("\nnonsense = 1\n", "")
-    service.file(CONFIG, text)
+    config = (service.home / CONFIG).read_text()
+    service.file(CONFIG, f"nonsense = 1\n{config}")
+    done = service.do("systemctl --user restart convergenced")
+    assert done.code != 0, "a configuration that is wrong from the start keeps it from starting"
+    service.file(CONFIG, config)
+    entries = service.ok("journalctl --user -u convergenced.service -o json --no-pager").splitlines()
+    said = [one for one in map(json.loads, entries) if one.get("SYSLOG_IDENTIFIER") == "convergenced"]
+    priorities = {one["MESSAGE"].partition(" ")[0]: one["PRIORITY"] for one in said}
+    assert (priorities["started"], priorities["convergenced:"]) == ("6", "3")
+    assert int(service.show("NRestarts")["NRestarts"]) == 0, "nothing but a person puts that right"
+    assert service.ctl("service", "status").code == 6
+    up(service)
     logs = service.ctl("service", "logs", "-n", "500")
     assert logs.code == 0
-    assert "started version" in logs.out
-    assert service.main_pid() > 0, "a broken configuration takes no daemon down"
+    assert "nonsense" in logs.out
 
 
 def test_a_hung_control_thread_is_restarted(service: Lab) -> None:

@@ -138,14 +138,21 @@ def test_the_launch_agent_keeps_its_promises(tmp_path: Path) -> None:
 
 def test_a_service_inherits_where_things_are_and_no_secrets() -> None:
     shell = {
-        "PATH": "/bin",
+        "PATH": "/bin:bin::.:/usr/bin",
         "CLAUDE_CONFIG_DIR": "/c",
         "XDG_DATA_HOME": "/d",
+        "https_proxy": "http://proxy:3128",
+        "HTTP_PROXY": "http://ann:secret@proxy:3128",
         "ANTHROPIC_API_KEY": "secret",
         "XDG_STATE_HOME": "",
         "GIT_SSH_COMMAND": "ssh\n-v",
     }
-    assert inherited(shell) == {"PATH": "/bin", "CLAUDE_CONFIG_DIR": "/c", "XDG_DATA_HOME": "/d"}
+    assert inherited(shell) == {
+        "PATH": "/bin:/usr/bin",
+        "CLAUDE_CONFIG_DIR": "/c",
+        "XDG_DATA_HOME": "/d",
+        "https_proxy": "http://proxy:3128",
+    }
 
 
 def test_only_an_agent_that_outlives_the_shell_is_passed_on() -> None:
