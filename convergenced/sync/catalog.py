@@ -56,6 +56,8 @@ def read_catalog(parts: Parts, project: ProjectId, tip: Oid) -> Mapping[SessionI
         found[sid] = note
     if fresh or parts.state.cataloged(project) is None:
         past = _look_back(parts.store, tip, parts.state.cataloged(project))
+        if any(sid not in known and past.writer_of(sid, found) is None for sid in fresh):
+            past = _look_back(parts.store, tip, None)  # it was made from what was written earlier
         for sid, note in fresh.items():
             former = known.get(sid)
             is_same = former is not None and former.transcript == note.transcript

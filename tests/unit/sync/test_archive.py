@@ -142,11 +142,13 @@ def test_a_fork_and_an_older_state_name_what_they_came_from(
         world.clock.advance(60)
         machine.say(S, f"on {machine.name}")
         machine.converge()
+        read(machine)
     for machine in (ann, bob, ann):
         machine.sync()
     older = restore(ann.parts, [ann.app], APP, S, at=before)
     found = read(ann)
     (fork,) = found.keys() - {S, older.session}
+    assert found[fork].machine == "bob"
     assert {one: note.origin for one, note in found.items()} == {S: None, fork: S, older.session: S}
     assert (found[S].machine, found[older.session].machine) == ("ann", "ann")
     became = [change.became for change in changes(ann) if change.became]
