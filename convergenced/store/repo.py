@@ -44,6 +44,10 @@ _SETTINGS = {
 _SCHEMA_KEY = "convergence.schema"
 _CACHE_BYTES = 16 * 1024 * 1024
 """What libgit2 may keep of commits and trees, all handles together."""
+_WINDOW_BYTES = 1024 * 1024
+"""How much of a pack libgit2 maps at a time."""
+_MAPPED_BYTES = 16 * _WINDOW_BYTES
+"""What it may have mapped of all packs: by itself it maps all it reads, and takes as much memory for it."""
 
 
 def open_store(path: LocalPath, *, recover: bool = True) -> GitStore:
@@ -55,6 +59,8 @@ def open_store(path: LocalPath, *, recover: bool = True) -> GitStore:
     """
     pygit2.option(Option.ENABLE_FSYNC_GITDIR, 1)
     pygit2.option(Option.SET_CACHE_MAX_SIZE, _CACHE_BYTES)
+    pygit2.option(Option.SET_MWINDOW_SIZE, _WINDOW_BYTES)
+    pygit2.option(Option.SET_MWINDOW_MAPPED_LIMIT, _MAPPED_BYTES)
     recovered: tuple[Refusal, ...] = ()
     try:
         if recover:

@@ -28,7 +28,7 @@ from tests.fakes.watcher import ManualWatcher
 
 COMMITS = 500
 TRANSCRIPT = 1e6
-LARGE_STORES = (30e6, 100e6, 300e6)
+LARGE_STORES = (75e6, 150e6, 300e6)
 BUSY_STORE = 50e6
 SESSION = 5e6
 HISTORIES = (10, 100, 1_000, 10_000)

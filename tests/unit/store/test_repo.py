@@ -14,6 +14,7 @@ from convergenced.errors import MissingObjectError, NewerSchemaError, RefMovedEr
 from convergenced.merge.layout import ProjectTree, SessionTree, write_folder, write_project
 from convergenced.merge.segments import write_transcript
 from convergenced.model import MODE_BLOB, Author, Commit, LocalPath, Oid, ProjectId, SessionId, TreeEntry
+from convergenced.store import repo
 from convergenced.store.branch import commit_tree, merge_commit, project_ref
 from convergenced.store.repo import GitStore, open_store
 
@@ -224,3 +225,19 @@ def test_threads_that_move_one_ref_lose_no_commit(store: GitStore) -> None:
         thread.join(60)
     assert trouble == []
     assert len(git(store.path, "log", "--format=%s", "project/proj").split("\n")) == 51
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="what is mapped is told by Linux alone")
+def test_of_large_packs_only_a_little_is_mapped_at_a_time(
+    path: LocalPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repo, "_MAPPED_BYTES", 4 << 20)
+    store = open_store(path)
+    oids = [store.write_blob(os.urandom(1 << 20)) for _ in range(2 * repo._MAPPED_BYTES >> 20)]
+    store.settle()
+    again = GitStore(path)
+    for oid in oids:
+        again.read_blob(oid)
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+    sizes = [int(end, 16) - int(start, 16) for start, end in (one[0].split("-") for one in mapped)]
+    assert 0 < sum(sizes) <= repo._MAPPED_BYTES + repo._WINDOW_BYTES
