@@ -30,8 +30,10 @@ from .service import (
 
 UNIT = "convergenced.service"
 SANDBOX = "sandbox.conf"
-CHOSEN = "# No sandbox: `convergencectl service install --no-sandbox` was asked for."
-DENIED = "# No sandbox: this system lets no user make a namespace of their own."
+_NONE = "# No sandbox: "
+CHOSEN = _NONE + "it was asked for (convergencectl service install --no-sandbox)"
+DENIED = _NONE + "this system lets no user make a namespace"
+FOREIGN = _NONE + "ssh would refuse its configuration from within, for it belongs to another user"
 _PROBE = ("PrivateUsers=yes", "ProtectSystem=strict", "PrivateDevices=yes", "CapabilityBoundingSet=")
 _GROWING_PAUSES = 254
 """The first version of systemd that waits longer with each restart."""
@@ -111,7 +113,7 @@ class SystemdUser:
     def install(self, *, sandbox: bool | None = None, writable: Sequence[str] = ()) -> bool:
         """Writes the unit where it differs and enables it; whether it differed."""
         chosen = sandbox is False or (sandbox is None and CHOSEN in self._text())
-        without = CHOSEN if chosen else None if self._allows_sandbox() else DENIED
+        without = CHOSEN if chosen else self._obstacle()
         environment = inherited(self._environ)
         places = [environment[name] for name in _PLACES if name in environment]
         text = systemd_unit(
@@ -173,7 +175,7 @@ class SystemdUser:
     def can_write(self, folder: str) -> bool:
         """Whether `folder` lies in the usual places, or the installed unit names it."""
         text = self._text()
-        if not text or CHOSEN in text or DENIED in text or self._is_usual(folder):
+        if not text or _NONE in text or self._is_usual(folder):
             return True
         named = re.findall(r'"-((?:[^"\\]|\\.)*)"', text)
         return any(_below(folder, re.sub(r'\\([\\"])|%(%)', r"\1\2", place)) for place in named)
@@ -181,25 +183,26 @@ class SystemdUser:
     def _is_usual(self, folder: str) -> bool:
         return any(_below(folder, place) for place in (self._user_home, *_WRITABLE))
 
-    def _allows_sandbox(self) -> bool:
-        """Whether a unit may have a user namespace here. What cannot be tried counts as no."""
+    def _obstacle(self) -> str | None:
+        """What keeps a unit here from having a user namespace. What cannot be tried counts as denied."""
+        folder = Path(self._user_home, ".ssh")
+        files = [one for pattern in ("config*", "*.conf", "conf*/*") for one in folder.glob(pattern)]
+        if any(_belongs_to_another(one) for one in files):
+            return FOREIGN
         options = [f"--property={one}" for one in _PROBE]
         try:
-            return self._run(["systemd-run", "--user", "--quiet", "--wait", *options, "true"]).returncode == 0
+            done = self._run(["systemd-run", "--user", "--quiet", "--wait", *options, "true"])
         except ConvergenceError:
-            return False
+            return DENIED
+        return None if done.returncode == 0 else DENIED
 
     def _version(self) -> int:
         found = re.match(r"systemd (\d+)", self._run(["systemctl", "--version"]).stdout)
         return int(found[1]) if found else 0
 
     def _sandbox(self) -> str | None:
-        text = self._text()
-        if CHOSEN in text:
-            return "none: it was asked for"
-        return (
-            "none: this system lets no user make a namespace" if DENIED in text else "full" if text else None
-        )
+        found = re.search(f"^{_NONE}(.*)$", text := self._text(), re.MULTILINE)
+        return f"none: {found[1]}" if found else "full" if text else None
 
     def _lingers(self) -> bool | None:
         done = self._run(["loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value"])
@@ -216,6 +219,14 @@ class SystemdUser:
         if done.returncode != 0:
             said = done.stderr.strip() or f"exit code {done.returncode}"
             raise ConvergenceError(f"systemctl --user {' '.join(arguments)} failed: {said}", WITHOUT)
+
+
+def _belongs_to_another(path: Path) -> bool:
+    """Whether a file, such as one that a system's configuration manager put there, is not the user's."""
+    try:
+        return path.stat().st_uid != os.getuid()
+    except OSError:
+        return False
 
 
 def _below(path: str, folder: str) -> bool:

@@ -186,7 +186,13 @@ _MEANINGS = (
         one_ref=True,
     ),
     _means(
-        r"permission denied|insufficient permission|read-only file system|operation not permitted|"
+        r"read-only file system",
+        "{place} can only be read ({said})",
+        "mount it writable; where the service's sandbox keeps it from being written: convergencectl up",
+        refused=True,
+    ),
+    _means(
+        r"permission denied|insufficient permission|operation not permitted|"
         r"access denied|unable to create temporary|"
         r"not allowed to (push|write)|permission to .* denied|write access",
         "{place} does not let this user write or read ({said})",

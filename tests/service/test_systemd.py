@@ -180,6 +180,8 @@ def test_a_hub_outside_the_usual_places_is_named_with_its_remedy(service: Lab) -
     added = service.ctl("peer", "add", "disk", "/data/hub.git")
     assert added.code == 0, added.err
     assert "convergencectl service install" in added.err
+    assert service.ctl("sync", "--wait", "--timeout", "30").code == 6
+    assert "keeps it from being written: convergencectl up" in " ".join(service.ctl("status").out.split())
     done = service.ctl("service", "install", CLAUDE_CONFIG_DIR="/home/ann/claude")
     assert done.code == 0, done.err
     assert service.ctl("sync", "--wait", "--timeout", "30").code == 0
@@ -256,6 +258,19 @@ def test_where_users_may_have_no_namespace_the_service_runs_without_its_sandbox(
         service.as_root("systemctl daemon-reload; systemctl restart user@1000")
         until(lambda: service.do("systemctl --user show-environment").code == 0, "the user's manager")
     up(service)
+
+
+def test_where_ssh_would_refuse_its_configuration_the_service_runs_without_its_sandbox(service: Lab) -> None:
+    service.as_root("mv /home/ann/.ssh/config /etc/ann-ssh; chown root /etc/ann-ssh; chmod 644 /etc/ann-ssh")
+    service.ok("ln -s /etc/ann-ssh ~/.ssh/config")
+    done = service.ctl("service", "install", CLAUDE_CONFIG_DIR="/home/ann/claude")
+    assert done.code == 0, done.err
+    assert "sandbox   none: ssh would refuse" in service.ctl("service", "status").out
+    assert service.ctl("sync", "--wait", "--timeout", "30").code == 0
+    service.as_root("rm /home/ann/.ssh/config; chown ann /etc/ann-ssh; mv /etc/ann-ssh /home/ann/.ssh/config")
+    assert service.ctl("service", "install", CLAUDE_CONFIG_DIR="/home/ann/claude").code == 0
+    assert "sandbox   full" in service.ctl("service", "status").out
+    assert service.ctl("sync", "--wait", "--timeout", "30").code == 0
 
 
 def test_down_stops_and_disables_it_and_uninstall_leaves_nothing_but_data(service: Lab) -> None:

@@ -17,7 +17,7 @@ from convergenced.errors import ConvergenceError
 from ctl import service
 from ctl.launchd import LABEL, Launchd, launch_agent
 from ctl.service import detect, inherited, tail
-from ctl.systemd import CHOSEN, DENIED, SANDBOX, UNIT, SystemdUser, systemd_unit
+from ctl.systemd import CHOSEN, DENIED, FOREIGN, SANDBOX, UNIT, SystemdUser, systemd_unit
 
 AWKWARD = {"PATH": "/usr/bin:/opt/my tools/bin", "CLAUDE_CONFIG_DIR": '/home/ann/100% "mine"\\$x'}
 
@@ -162,8 +162,9 @@ def test_only_an_agent_that_outlives_the_shell_is_passed_on() -> None:
 
 
 @pytest.fixture
-def login(tmp_path: Path) -> dict[str, str]:
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of a login with a systemd user manager."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "run/systemd").mkdir(parents=True)
     (tmp_path / "run/systemd/private").touch()
     (tmp_path / "bin").mkdir()
@@ -235,6 +236,23 @@ def test_a_sandbox_that_is_denied_is_left_out_and_one_that_is_not_wanted_stays_o
     assert CHOSEN in allowing.path.read_text()
     assert allowing.install(sandbox=True)
     assert "PrivateUsers=yes" in allowing.path.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_where_ssh_would_refuse_its_configuration_there_is_no_sandbox(
+    login: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh/config.d").mkdir(parents=True)
+    included = tmp_path / ".ssh/config.d/work"
+    included.touch()
+    manager = SystemdUser(login, Told())
+    manager.install()
+    assert manager.state().sandbox == "full"
+    os.chown(included, 1234, 1234)
+    assert manager.install()
+    assert FOREIGN in manager.path.read_text()
+    assert (manager.state().sandbox or "").startswith("none: ssh would refuse")
 
 
 def test_what_may_be_written_is_known(

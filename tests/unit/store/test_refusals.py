@@ -56,6 +56,8 @@ LOST = "fatal: Could not read from remote repository.\n\nPlease make sure you ha
          PeerUnreachableError, "broke off"),
         (PATH, "fatal: detected dubious ownership in repository at '/srv/hub one.git'",
          PeerRefusedError, "another user"),
+        (PATH, "/srv/hub one.git/objects/a7/1c cannot be written: [Errno 30] Read-only file system: 'x'",
+         PeerRefusedError, "can only be read"),
         (PATH, "remote: error: insufficient permission for adding an object to repository database ./objects",
          PeerRefusedError, "does not let this user"),
         (PATH, "failed to create locked file: No space left on device", PeerRefusedError, "no room"),
