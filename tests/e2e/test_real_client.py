@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 
 from convergenced.canon.folder import encode_folder_name
 from tests.e2e.machines import Machine, await_true, git, make_hub, stop_all
-from tests.e2e.real_client import Lab, Request, UnavailableError, install_client
+from tests.e2e.real_client import Gate, Lab, Request, UnavailableError, install_client
 
 pytestmark = pytest.mark.timeout(240)  # the first test also installs the client
 
@@ -271,3 +274,41 @@ def test_continue_takes_the_session_that_was_worked_on_last_wherever_that_was(
     chosen, request = lab.run(other, *go_on)
     assert chosen == third
     assert "[[scn:simple]] third" in str(request.conversation)
+
+
+def clean_up(lab: Lab, machine: Machine, gate: Gate) -> None:
+    """Has the client do what it does when its last cleanup is long ago."""
+    done = machine.home / ".claude" / ".last-cleanup"
+    done.unlink(missing_ok=True)
+    client = lab.start(machine, "-p", "[[scn:gate]] something else")
+    gate.await_client()
+    await_true(done.exists, "the client to clean up")
+    gate.open()
+    lab.finish(client)
+
+
+def test_what_the_cleanup_took_is_brought_back_to_stay_and_resumed(tmp_path: Path, lab: Lab) -> None:
+    one = Machine(tmp_path / "desktop", "desktop")
+    session, _ = lab.run(one, "-p", "[[scn:simple]] begin")
+    transcript = one.context / f"{session}.jsonl"
+    long_ago = datetime.now(UTC) - timedelta(days=60)
+    said = re.sub(
+        rb'"timestamp":"[^T"]*T', f'"timestamp":"{long_ago:%Y-%m-%d}T'.encode(), transcript.read_bytes()
+    )
+    transcript.write_bytes(said)
+    os.utime(transcript, (long_ago.timestamp(), long_ago.timestamp()))
+    gate = lab.set_gate(one)
+    try:
+        one.start()
+        one.wait_synced()
+        clean_up(lab, one, gate)
+        await_true(lambda: not transcript.exists(), "the session to be taken by the cleanup")
+        one.do("session", "restore", session[:8])
+        assert transcript.read_bytes() == said
+        clean_up(lab, one, gate)
+        assert transcript.read_bytes() == said
+        goes_on, request = lab.run(one, "--resume", session, "-p", "[[scn:simple]] go on")
+    finally:
+        stop_all([one])
+    assert goes_on == session
+    assert [role for role, _ in request.conversation] == ["user", "assistant", "user"]
