@@ -24,7 +24,7 @@ MAX_TITLE = 200
 """Characters of a title or a first prompt that are kept."""
 
 _MAIN_ARGUMENT = (
-    *("command", "file_path", "notebook_path", "path", "pattern", "url", "query"),
+    *("command", "pattern", "file_path", "notebook_path", "path", "url", "query"),
     *("description", "prompt", "skill", "subject"),
 )
 """What tells most about a tool call, the best first."""
