@@ -95,7 +95,7 @@ def discover(roots: Sequence[str], *, as_json: bool) -> int:
         }
         print(json.dumps(answer, indent=2))
     else:
-        print("\n".join(_lines(found, wanted, Terminal.of(sys.stdout, os.environ))))
+        print("\n".join(lines(found, wanted, Terminal.of(sys.stdout, os.environ))))
     if not complete:
         print("broken off; there may be more", file=sys.stderr)
         return INTERRUPTED
@@ -173,7 +173,8 @@ class _Judge:
         }
 
 
-def _lines(found: Sequence[Found], roots: Sequence[str], terminal: Terminal) -> Iterator[str]:
+def lines(found: Sequence[Found], roots: Sequence[str], terminal: Terminal) -> Iterator[str]:
+    """A table of what was found, then the commands."""
     where = ", ".join(clean(tilde(root)) for root in roots)
     if not roots:
         yield "there is no folder to look below; give one: convergencectl project discover ~/code"
@@ -192,9 +193,9 @@ def _lines(found: Sequence[Found], roots: Sequence[str], terminal: Terminal) -> 
         (clean(tilde(one["root"])), clean(one["project"]), str(one["sessions"]), _WORDS[one["state"]])
         for one in sorted(found, key=lambda one: (list(_WORDS).index(one["state"]), one["root"]))
     ]
-    lines = table(columns, rows, terminal.width)
-    yield terminal.style(lines[0], "dim")
-    yield from lines[1:]
+    header, *others = table(columns, rows, terminal.width)
+    yield terminal.style(header, "dim")
+    yield from others
     commands = [one["command"] for one in found if one["command"] is not None]
     if commands:
         yield ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from convergenced.control.answers import Removal
@@ -24,13 +24,29 @@ def remove(name: str, path: str, *, purge: bool, yes: bool) -> int:
             planned = cast("Removal", daemon.call("project_remove", {**params, "plan": True}))
             is_named = _confirm(planned, yes=yes)
         answer = daemon.call("project_remove", {**params, "purge": purge, "named": is_named}, timeout=None)
-    removed = cast("Removal", answer)
     terminal = Terminal.of(sys.stdout, os.environ)
-    told = _purged(removed) if purge else _removed(removed)
-    print("\n".join(line for text in told for line in terminal.paragraph(text, indent="  ", first="")))
-    for command in _ways_back(removed):
-        print(f"  → {command}")
+    print("\n".join(lines(cast("Removal", answer), terminal, purge=purge)))
     return 0
+
+
+def lines(removed: Removal, terminal: Terminal, *, purge: bool) -> list[str]:
+    """What went, what stays, and the way back."""
+    texts = _purged(removed) if purge else _removed(removed)
+    commands = [*([_off_the_disk()] if purge else []), *_ways_back(removed, purge=purge)]
+    return [*_laid_out(texts, terminal), *(f"  → {command}" for command in commands)]
+
+
+def question(planned: Removal, terminal: Terminal) -> list[str]:
+    """What a person is to know before the copy goes."""
+    return _laid_out(_plan(planned), terminal)
+
+
+def _laid_out(texts: Iterable[str], terminal: Terminal) -> list[str]:
+    """Paragraphs; what is indented holds a path, and stays whole however long that is."""
+    out = []
+    for text in texts:
+        out += [text] if text.startswith("  ") else terminal.paragraph(text, indent="  ", first="")
+    return out
 
 
 def _confirm(planned: Removal, *, yes: bool) -> bool:
@@ -52,14 +68,13 @@ def _confirm(planned: Removal, *, yes: bool) -> bool:
 
 
 def _plan(planned: Removal) -> Iterator[str]:
-    project = clean(planned["project"])
     yield (
-        f"What goes from this machine's store: {plural(planned['sessions'], 'session')} of {project}, "
-        f"their history and memory; {_archived(planned)}."
+        f"What goes from this machine's store: {plural(planned['sessions'], 'session')} of "
+        f"{clean(planned['project'])}, their history and memory; {_archived(planned)}."
     )
     if planned["only_here"]:
         yield f"! {plural(planned['only_here'], 'session')} of these would be nowhere else: no peer has them."
-    yield f"What stays: {', '.join(_staying(planned))}."
+    yield from _staying(planned)
 
 
 def _archived(planned: Removal) -> str:
@@ -69,13 +84,13 @@ def _archived(planned: Removal) -> str:
 
 
 def _staying(removed: Removal) -> Iterator[str]:
-    for folder in removed["context_dirs"]:
-        yield f"Claude Code's own files in {clean(tilde(folder))}"
+    kept = [f"  Claude Code's own files in {clean(tilde(folder))}" for folder in removed["context_dirs"]]
     if removed["peers"]:
-        yield f"what peers have ({', '.join(map(clean, removed['peers']))})"
-    for folder in removed["backups"]:
-        yield f"backups in {clean(tilde(folder))}"
-    yield "all that is in other projects"
+        kept.append(f"  what peers have: {', '.join(map(clean, removed['peers']))}")
+    kept += [f"  backups in {clean(tilde(folder))}" for folder in removed["backups"]]
+    if kept:
+        yield "What stays:"
+        yield from kept
 
 
 def _removed(removed: Removal) -> Iterator[str]:
@@ -87,20 +102,21 @@ def _removed(removed: Removal) -> Iterator[str]:
 def _purged(removed: Removal) -> Iterator[str]:
     project = clean(removed["project"])
     yield f"{project} takes part no more, and this machine's copy is gone ({_count(removed)})"
-    yield f"what stays: {', '.join(_staying(removed))}"
-    store = shlex.quote(locations().store)
-    yield (
-        "the space is free again, and no tool can find what was there, after: convergencectl down && "
-        f"git -C {store} gc --prune=now && convergencectl up"
-    )
-    yield "Back again:"
+    yield from _staying(removed)
+    yield "Nothing names it any more. To have it off the disk as well, or to have it back:"
 
 
 def _count(removed: Removal) -> str:
     return plural(removed["sessions"], "session")
 
 
-def _ways_back(removed: Removal) -> list[str]:
+def _off_the_disk() -> str:
+    store = shlex.quote(locations().store)
+    return f"convergencectl down && git -C {store} gc --prune=now && convergencectl up"
+
+
+def _ways_back(removed: Removal, *, purge: bool) -> list[str]:
     if not removed["roots"]:
         return [f"convergencectl join PATH --id {clean(removed['project'])}"]
-    return [f"convergencectl init {shlex.quote(root)}" for root in removed["roots"]]
+    how = "join" if purge and removed["peers"] else "init"
+    return [f"convergencectl {how} {shlex.quote(root)}" for root in removed["roots"]]

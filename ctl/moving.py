@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import cast
@@ -44,17 +45,21 @@ def move(old: str, new: str, *, rename: bool) -> int:
             )
         finally:
             progress.done()
-    terminal = Terminal.of(sys.stdout, os.environ)
-    for moved in cast("Moves", answer)["moves"]:
+    moves = cast("Moves", answer)
+    for moved in moves["moves"]:
         _remove_empty_folders(moved)
-        print(
-            "\n".join(
-                line for text in _told(moved) for line in terminal.paragraph(text, indent="  ", first="")
-            )
-        )
+    print("\n".join(lines(moves, Terminal.of(sys.stdout, os.environ))))
     if _has_worktrees(new):
-        print(f"  → git -C {clean(tilde(new))} worktree repair")
+        print(f"  → git -C {shlex.quote(new)} worktree repair")
     return 0
+
+
+def lines(moves: Moves, terminal: Terminal) -> list[str]:
+    """What became of each project. What is indented is a path, and stays whole however long it is."""
+    out = []
+    for text in (text for moved in moves["moves"] for text in _told(moved)):
+        out += [text] if text.startswith("  ") else terminal.paragraph(text, indent="  ", first="")
+    return out
 
 
 def _rename(daemon: Connection, old: str, new: str) -> None:
@@ -78,7 +83,7 @@ def _rename(daemon: Connection, old: str, new: str) -> None:
         if error.errno == errno.EXDEV:
             hint = (
                 "it is on another file system: move it yourself, then\n"
-                f"convergencectl project move {old} {new}"
+                f"convergencectl project move {shlex.quote(old)} {shlex.quote(new)}"
             )
         raise ConvergenceError(f"cannot move {clean(old)}: {error.strerror}", hint) from error
     print(f"moved {clean(tilde(old))} to {clean(tilde(new))}", file=sys.stderr)
@@ -86,19 +91,19 @@ def _rename(daemon: Connection, old: str, new: str) -> None:
 
 def _told(moved: Moved) -> Iterator[str]:
     project, new = clean(moved["project"]), clean(tilde(moved["new"]))
+    old_folder = f"  {clean(tilde(moved['old_context_dir']))}"
     if moved["waits"] is not None:
         yield f"{project} is in {new} now; its sessions arrive there later: {clean(moved['waits'])}"
-        yield f"the old context folder stays: {clean(tilde(moved['old_context_dir']))}"
+        yield "the old context folder stays:"
+        yield old_folder
         return
     yield f"{project} is in {new} now, with {plural(moved['sessions'], 'session')} to resume there"
     if moved["files"] and moved["backups"] is not None:
-        yield (
-            f"{plural(moved['files'], 'file')} of the old context folder went to "
-            f"{clean(tilde(moved['backups']))}"
-        )
+        yield f"{plural(moved['files'], 'file')} of the old context folder went among the backups:"
+        yield f"  {clean(tilde(moved['backups']))}"
     if moved["stays"] is not None:
-        folder = clean(tilde(moved["old_context_dir"]))
-        yield f"the old context folder stays ({folder}): {clean(moved['stays'])}"
+        yield f"the old context folder stays, because {clean(moved['stays'])}:"
+        yield old_folder
 
 
 def _remove_empty_folders(moved: Moved) -> None:

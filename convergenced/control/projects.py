@@ -116,10 +116,12 @@ class Move:
             self._put_away(others)
             return
         whole_machine = engine.desk.whole_machine
+        folders = (moved.former.folder, moved.note.folder)
+        replicas = [engine.board.replicas[one].replica for one in folders if one in engine.board.replicas]
 
         def work() -> answers.Moved:
             # What came in meanwhile is written as well, so that both hold the same.
-            for replica in (as_replica(moved.former), as_replica(moved.note, primary=True)):
+            for replica in replicas:
                 converge(parts, replica, whole_machine=whole_machine)
             away = put_away(parts, moved.former, moved.note, whole_machine=whole_machine)
             return _moved(parts, moved, None, away)

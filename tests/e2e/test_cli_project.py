@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from convergenced.canon.folder import encode_folder_name
 from tests.clients import start_client
 from tests.e2e.machines import Machine, await_true, git, make_hub, record, stop_all
 
+DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 URL = "git@example.org:team/proj.git"
 Pair = tuple[Machine, Machine]
 
@@ -80,7 +82,7 @@ def test_a_moved_checkout_takes_its_sessions_along(one: Machine) -> None:
     old.rename(new)
     told = one.do("project", "move", str(old), str(new))
     assert "proj is in ~/code/proj now, with 2 sessions to resume there\n" in told
-    assert "3 files of the old context folder went to " in told
+    assert "3 files of the old context folder went among the backups:\n" in told
     there = context_of(one, new)
     assert sessions_in(there) == kept, "what was removed stays removed"
     text = next(there.glob("*.jsonl")).read_bytes()
@@ -91,6 +93,12 @@ def test_a_moved_checkout_takes_its_sessions_along(one: Machine) -> None:
     backups = list((one.conv).rglob("backups/**/*.jsonl"))
     assert {path.stem for path in backups} == kept
     one.wait_synced()
+    commits = git("-C", one.store, "log", "--format=%H", one.tip()).split()
+    cards = {
+        card for one_ in commits for card in git("-C", one.store, "ls-tree", "-r", one_, "machines/").split()
+    }
+    for card in (word for word in cards if len(word) == 40):
+        assert '"git_url": "example.org/team/proj"' in git("-C", one.store, "cat-file", "-p", card)
     status = one.status()
     assert [(project["root"], project["sessions"]) for project in status["projects"]] == [(str(new), 2)]
     tip = one.tip()
@@ -138,7 +146,9 @@ def test_where_claude_runs_the_sessions_arrive_once_it_has_ended(one: Machine) -
         client.kill()
     await_true(lambda: len(sessions_in(context_of(one, new))) == 2, "the sessions at the new place")
     assert len(sessions_in(one.context)) == 2
-    assert "went to" in one.do("project", "move", str(old), str(new)), "asked again, it is put away"
+    assert "went among the backups" in one.do("project", "move", str(old), str(new)), (
+        "asked again, it is put away"
+    )
     assert not one.context.exists()
 
 
@@ -176,7 +186,9 @@ def test_moves_that_make_no_sense_are_refused(one: Machine) -> None:
     assert one.ctl("project", "move", str(old), str(twin)).returncode == 3
 
 
-@pytest.mark.parametrize("step", ["move.begun", "move.forgotten", "move.emptied", "localize.written"])
+@pytest.mark.parametrize(
+    "step", ["move.begun", "move.forgotten", "move.emptied", "localize.written"] if DEEP else ["move.emptied"]
+)
 def test_a_move_that_was_killed_is_ended_by_asking_again(one: Machine, step: str) -> None:
     old, new = one.project, one.home / "code" / "proj"
     kept, memory = sessions_in(one.context), (one.context / "memory/notes.md").read_bytes()
@@ -246,7 +258,7 @@ def test_a_purge_says_what_goes_and_does_not_come_back_by_itself(one: Machine, t
         plain = " ".join(shown.split())
         assert "3 sessions of proj, their history and memory; 1 of them are not among" in plain
         assert "What stays: Claude Code's own files in ~/.claude/projects/" in plain
-        assert "what peers have (hub)" in plain
+        assert "what peers have: hub" in plain
         terminal.type("pro\n")
         assert terminal.end()[0] == 1
         assert len(refs(one)) >= 3
@@ -289,7 +301,9 @@ def test_what_would_be_nowhere_else_is_not_purged_unread(one: Machine) -> None:
     assert [project["id"] for project in one.status()["projects"]] == ["proj"]
 
 
-@pytest.mark.parametrize("step", ["leave.excluded", "purge.ref", "purge.ref:3", "purge.forgotten"])
+@pytest.mark.parametrize(
+    "step", ["leave.excluded", "purge.ref", "purge.ref:3", "purge.forgotten"] if DEEP else ["purge.ref"]
+)
 def test_a_purge_that_was_killed_is_ended_by_asking_again(one: Machine, step: str) -> None:
     local = {path: path.read_bytes() for path in one.context.rglob("*") if path.is_file()}
     one.stop()
@@ -372,3 +386,60 @@ def test_the_search_can_be_broken_off(one: Machine) -> None:
     assert code in (0, 130), shown
     assert "Traceback" not in shown
     assert os.path.isdir(slow)
+
+
+# -- presence
+
+
+TELL = """
+import os, sys
+from convergenced.control.assembly import real_parts
+from convergenced.machine.locations import Locations
+from convergenced.machine.settings import load_settings
+from convergenced.model import ProjectId, SessionId
+from convergenced.sync.presence import open_sessions, tell
+from convergenced.sync.replica import Replica
+
+home = os.path.expanduser("~")
+where = Locations.from_environment(os.environ, home)
+with real_parts(where, load_settings(where.config_file), os.environ, home) as parts:
+    (note,) = parts.state.replicas()
+    replica = Replica(note.project, note.folder, note.root, primary=True)
+    found = open_sessions(parts, [replica]).get(note.project, ())
+    print(tell(parts, note.project, {sid: 1924992120.0 for sid in found}, renewed=False))
+"""
+
+
+def test_what_is_open_on_one_machine_is_shown_on_the_other(one: Machine, tmp_path: Path) -> None:
+    other = second(one, tmp_path)
+    try:
+        sid = min(sessions_in(one.context))
+        assert other.status()["live"] == []
+        one.stop()
+        sessions = one.home / ".claude" / "sessions"
+        sessions.mkdir()
+        client = start_client(one.top, str(one.project))
+        client.write_session_file(sessions, sid)
+        try:
+            told = one._run([sys.executable, "-c", TELL], 60.0)
+        finally:
+            client.kill()
+        assert told.returncode == 0, told.stderr
+        one.start()
+        one.wait_synced()
+        other.do("sync", "--wait")
+        (live,) = other.status()["live"]
+        assert live == {
+            "project": "proj",
+            "session": sid,
+            "machine": "desktop",
+            "machine_id": one.status()["machine"]["id"],
+            "since": "2031-01-01T00:02:00Z",
+        }
+        shown = other.ctl("status")
+        assert shown.returncode == 0
+        assert f"· session {sid[:8]} of proj is live on desktop (since " in shown.stdout
+        assert one.status()["live"] == []
+        assert one.ctl("doctor", "--deep").returncode == 0
+    finally:
+        other.kill()
