@@ -157,6 +157,7 @@ def make(root: Path) -> None:
         )
         if made.returncode != 0:
             pytest.skip(f"the tree for systemd could not be made: {(made.stderr or made.stdout)[-300:]}")
+    root.chmod(0o755)  # it becomes "/" for a user who is not root
     home = root / "home" / USER
     shutil.rmtree(home)
     subprocess.run(["chroot", root, "install", "-d", "-m", "700", "-o", USER, f"/home/{USER}"], check=True)
@@ -194,9 +195,11 @@ def boot(root: Path) -> Lab:
     if not booted.stdout.strip():
         pytest.skip(f"systemd does not boot here: {booted.stderr[-300:]}")
     lab = Lab(root, int(booted.stdout))
-    until(
-        lambda: lab.do("systemctl --user is-system-running").out.strip() in {"running", "degraded"}, "a boot"
-    )
+    asked = "systemctl --user is-system-running"
+    if not comes_true(lambda: lab.do(asked).out.strip() in {"running", "degraded"}, TRIES):
+        said = lab.do(asked)
+        shut(lab)
+        pytest.fail(f"the user's manager does not run: {said}")
     return lab
 
 

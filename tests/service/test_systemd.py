@@ -38,17 +38,24 @@ signal.signal(signal.SIGUSR2, hang)
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     kept = os.environ.get("CONVERGENCE_TEST_SYSTEMD_ROOT")
-    folder = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="convergence-systemd-"))
-    make(folder)
-    machine = boot(folder)
+    # Not below pytest's folder, which is kept: the tree has hundreds of megabytes.
+    folder = Path(tempfile.mkdtemp(prefix="convergence-systemd-"))
+    root = Path(kept) if kept else folder / "root"
+    try:
+        yield from _booted(root)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _booted(root: Path) -> Iterator[Lab]:
+    make(root)
+    machine = boot(root)
     try:
         _furnish(machine)
         yield machine
     finally:
         shut(machine)
-        if not kept:
-            until(lambda: not Path(f"/proc/{machine.pid}").exists(), "the machine's end")
-            shutil.rmtree(folder)
+        until(lambda: not Path(f"/proc/{machine.pid}").exists(), "the machine's end")
 
 
 def _furnish(lab: Lab) -> None:
