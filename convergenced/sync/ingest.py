@@ -477,10 +477,13 @@ class _Ingest:
         missing = [name for name in memory if f"{MEMORY}/{name}" not in scan.memory]
         set_aside = {refusal.where for refusal in self._report.refusals}
         if scan.has_memory_folder and not scan.lost_memory(tree.memory):
+            # Where a folder that lost all gets it back, a crash may have come between two notes.
+            is_returning = bool(missing and self._parts.state.wanted(self._replica.folder))
             for name in missing:
                 path = f"{MEMORY}/{name}"
-                # What was never seen here may be on its way back, where a crash came between.
-                if path in self._noted and not is_set_aside(path, set_aside):
+                if is_returning and path not in self._noted:
+                    continue
+                if not is_set_aside(path, set_aside):
                     del memory[name]
                     self._changes.memory += 1
         return replace(tree, memory=memory)
