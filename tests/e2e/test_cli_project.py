@@ -383,7 +383,7 @@ def test_the_search_can_be_broken_off(one: Machine) -> None:
     terminal = OnTerminal.start(one.conv, "project", "discover", str(slow), environ=one.environ)
     terminal.read_until("looking: 1 checkout")
     code, shown = terminal.end(signal.SIGINT)
-    assert code in (0, 130, -signal.SIGINT), shown  # -SIGINT: the search was over, the program was on its way out
+    assert code in (0, 130, -signal.SIGINT), shown  # the last: it was over and on its way out
     assert "Traceback" not in shown
     assert os.path.isdir(slow)
 
