@@ -30,6 +30,8 @@ WATCH_AGAIN = 300.0
 """Seconds after which a watcher that is in trouble may be begun anew: its limit may have been raised."""
 SEEK_LEAST, SEEK_MOST = 540.0, 86_400.0
 """Seconds between two searches for a checkout that is gone; each time twice as long, up to a day."""
+SEEK_REST = 60.0
+"""Seconds for which it is not looked again, whoever asks."""
 MAX_HINTS = 1_000
 """Changes beyond which everything is looked at."""
 
@@ -77,8 +79,13 @@ class Lookout:
         self.want()
 
     def seek_again(self) -> None:
-        """Has the next survey look for every checkout that is gone, however lately that was done."""
-        self._sought.clear()
+        """Has the next survey look for every checkout that is gone, unless that was done a moment ago.
+
+        Who asks may be a hook, many times a minute.
+        """
+        for root, one in list(self._sought.items()):
+            if self._desk.clock.monotonic() - (one.again_at - one.wait) >= SEEK_REST:
+                del self._sought[root]
 
     def scope(self) -> Scope:
         """What the user wants shared, and where checkouts may be."""

@@ -125,7 +125,7 @@ def test_the_checkout_itself_is_moved_where_that_is_asked(one: Machine) -> None:
     moved = one.ctl("project", "move", "--rename-dir", str(old), str(new))
     assert moved.returncode == 0, moved.stderr
     assert "moved ~/src/proj to ~/src/renamed" in moved.stderr
-    assert "  → git -C ~/src/renamed worktree repair\n" in moved.stdout
+    assert f"  → git -C {new} worktree repair\n" in moved.stdout
     assert not old.exists()
     assert len(sessions_in(context_of(one, new))) == 2
     assert not one.context.exists()
@@ -371,21 +371,6 @@ def test_checkouts_are_found_with_what_to_do_about_them(one: Machine, tmp_path: 
     offline = one.ctl("project", "discover", str(one.home / "work"))
     assert offline.returncode == 0
     assert "this is what the store holds" in offline.stderr
-
-
-def test_the_search_can_be_broken_off(one: Machine) -> None:
-    from tests.e2e.cli import OnTerminal
-
-    slow = one.home / "many"
-    checkout(slow / "repository")
-    for number in range(300):
-        (slow / f"c{number}").mkdir(exist_ok=True)
-    terminal = OnTerminal.start(one.conv, "project", "discover", str(slow), environ=one.environ)
-    terminal.read_until("looking: 1 checkout")
-    code, shown = terminal.end(signal.SIGINT)
-    assert code in (0, 130, -signal.SIGINT), shown  # the last: it was over and on its way out
-    assert "Traceback" not in shown
-    assert os.path.isdir(slow)
 
 
 # -- presence

@@ -312,3 +312,23 @@ def test_what_the_cleanup_took_is_brought_back_to_stay_and_resumed(tmp_path: Pat
         stop_all([one])
     assert goes_on == session
     assert [role for role, _ in request.conversation] == ["user", "assistant", "user"]
+
+
+def test_a_session_is_resumed_where_its_checkout_moved_to(tmp_path: Path, lab: Lab) -> None:
+    one = Machine(tmp_path / "desktop", "desktop")
+    git("init", "-q", one.project)
+    git("-C", one.project, "remote", "add", "origin", "git@example.org:team/proj.git")
+    session, _ = lab.run(one, "-p", "[[scn:tools1]] begin")
+    old, new = one.project, one.home / "src" / "moved"
+    try:
+        one.start()
+        one.wait_synced()
+        one.do("project", "move", "--rename-dir", str(old), str(new))
+    finally:
+        stop_all([one])
+    one.project_name = "src/moved"
+    goes_on, request = lab.run(one, "--continue", "-p", "[[scn:simple]] go on")
+    assert goes_on == session
+    assert f"Done. I wrote {new}/notes.txt" in str(request.conversation)
+    for place in (str(old), encode_folder_name(str(old))):
+        assert place not in request.unsigned

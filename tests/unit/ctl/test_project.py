@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import pytest
 
+from convergenced.canon.folder import encode_folder_name
 from convergenced.control.answers import Moved, Moves, Removal
+from convergenced.machine.checkouts import GitCheckouts
+from convergenced.model import Checkout, LocalPath
 from ctl import discovery, leaving, moving
 from ctl.discovery import Found
 from ctl.render import Terminal
@@ -219,6 +226,38 @@ def test_what_was_found(terminal: Terminal) -> None:
     assert nothing.startswith("no checkout below ~/code has sessions here")
     (nowhere,) = discovery.lines([], [], terminal)
     assert "give one: convergencectl project discover" in nowhere
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_search_that_is_broken_off_shows_what_it_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    as_json: bool,
+) -> None:
+    monkeypatch.setenv("CONVERGENCE_HOME", str(tmp_path / "conv"))
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
+    root = LocalPath(str(tmp_path / "work" / "tool"))
+    folder = tmp_path / "claude" / "projects" / encode_folder_name(root)
+    folder.mkdir(parents=True)
+    (tmp_path / "work").mkdir()
+    (folder / "0b5c0f6e-5b0a-4c55-8f1e-111111111111.jsonl").write_text("{}\n")
+
+    def find(_self: GitCheckouts, roots: Sequence[LocalPath]) -> Iterator[Checkout]:
+        assert roots == [str(tmp_path / "work")]
+        yield Checkout(root, root, "example.org/ann/tool", None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GitCheckouts, "find", find)
+    assert discovery.discover([str(tmp_path / "work")], as_json=as_json) == 130
+    shown = capsys.readouterr()
+    assert shown.err.endswith("broken off; there may be more\n")
+    if as_json:
+        found = json.loads(shown.out)
+        assert found["complete"] is False
+        assert [one["root"] for one in found["checkouts"]] == [root]
+    else:
+        assert f"convergencectl init {root}" in shown.out
 
 
 def test_nothing_from_outside_moves_the_cursor(terminal: Terminal) -> None:

@@ -85,6 +85,25 @@ def test_what_is_only_to_be_known_needs_nobody_and_is_shown() -> None:
     ]
 
 
+def test_what_another_machine_has_open_needs_nobody_and_is_shown() -> None:
+    status = synced()
+    status["live"] = [
+        {
+            "project": "proj",
+            "session": "0b5c0f6e-5b0a-4c55-8f1e-111111111111",
+            "machine": "laptop\x1b[2J",
+            "machine_id": "laptop-1",
+            "since": since,
+        }
+        for since in ("2031-05-04T11:02:00Z", None)
+    ]
+    assert verdict(status, NOW) == "all synced"
+    assert exit_code(status) == 0
+    told = "session 0b5c0f6e of proj is live on laptop\N{REPLACEMENT CHARACTER}[2J"
+    assert lines(status, plain(100), NOW)[-3:] == ["", f"· {told} (since 11:02)", f"· {told}"]
+    assert all(width(line) <= 60 for line in lines(status, plain(60), NOW)[-4:])
+
+
 def test_without_a_peer_it_is_not_called_synced() -> None:
     status = synced()
     status["peers"] = []

@@ -343,3 +343,19 @@ def test_every_spelling_of_one_place_is_the_same(host: str, user: str, name: str
 )
 def test_a_repository_is_called_by_the_last_step(url: str, name: str) -> None:
     assert repository_name(url) == name
+
+
+def test_other_file_systems_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here/a", "mounted/b"):
+        (tmp_path / name).mkdir(parents=True)
+        git(tmp_path / name, "init", "-q")
+
+    def device(folder: str) -> int:
+        return 2 if folder.startswith(str(tmp_path / "mounted")) else 1
+
+    monkeypatch.setattr(checkouts, "_device", device)
+    found = GitCheckouts(LocalPath("/nowhere")).find([LocalPath(str(tmp_path))])
+    assert [os.path.basename(one.root) for one in found] == ["a"]
+    both = [LocalPath(str(tmp_path / name)) for name in ("here", "mounted")]
+    named = GitCheckouts(LocalPath("/nowhere")).find(both)
+    assert [os.path.basename(one.root) for one in named] == ["a", "b"], "a root may be one"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
 import pytest
 
 from convergenced import steps
 from convergenced.errors import UsageError
 from convergenced.machine.state import ReplicaNote
-from convergenced.model import LocalPath
+from convergenced.model import Checkout, LocalPath
 from convergenced.sync.clearing import PutAway, put_away
 from convergenced.sync.moving import Moved, as_replica, move_checkout
 from convergenced.sync.scan import scan_folder
-from tests.unit.sync.world import APP, APP_URL, FakeMachine, sid
+from tests.unit.sync.engines import INTERVAL
+from tests.unit.sync.world import APP, APP_URL, FakeMachine, World, sid
 
 S = sid(1)
 
@@ -224,3 +228,43 @@ def test_what_has_another_meaning_already_is_not_moved_to(settled: FakeMachine) 
     with pytest.raises(UsageError, match="already takes part in project other"):
         move(ann, ann.root, new)
     assert scan_folder(ann.files, LocalPath(ann.context(new))) is None
+
+
+# -- by itself, in the engine
+
+
+def test_a_checkout_that_is_gone_is_looked_for_ever_more_rarely_and_found(
+    world: World, ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann.say(S, "hello")
+    ann.start()
+    world.advance(INTERVAL)
+    looked: list[float] = []
+    find = ann.checkouts.find
+
+    def counted(roots: Sequence[LocalPath]) -> Iterator[Checkout]:
+        looked.append(world.clock.monotonic())
+        return find(roots)
+
+    monkeypatch.setattr(ann.checkouts, "find", counted)
+    ann.checkouts.take_away(ann.root)
+    ann.files.unlink(ann.root)
+    world.advance(86_400.0)
+    assert 5 <= len(looked) <= 10
+    waits = [after - before for before, after in pairwise(looked)]
+    assert waits == sorted(waits)
+    world.advance(100.0)
+    count = len(looked)
+    for _ in range(20):  # as hooks do
+        ann.engine.look_at_everything()
+        world.advance(2.0)
+    assert len(looked) == count + 1
+    ann.checkout(f"{ann.home}/src/elsewhere", APP_URL)
+    world.advance(100.0)
+    ann.engine.look_at_everything()
+    world.advance(INTERVAL)
+    assert ann.sessions(f"{ann.home}/src/elsewhere") == {S}
+    assert ann.log.texts("move") == [f"{ann.root} is now {ann.home}/src/elsewhere"]
+    count = len(looked)
+    world.advance(86_400.0)
+    assert len(looked) == count, "nothing is missing any more"
