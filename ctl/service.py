@@ -176,7 +176,8 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that a service needs from the shell that installs it.
 
     Of PATH what does not depend on the working folder, of proxies those that need no password. An ssh
-    agent is passed on only where its socket's path outlives the login session's shell.
+    agent is passed on only where its socket's path outlives the login session's shell. What no definition
+    can hold (a line break, bytes that are no text) is left out.
     """
     kept = {name: environ[name] for name in _INHERITED if environ.get(name)}
     for name in (*_PROXIES, *map(str.upper, _PROXIES)):
@@ -187,7 +188,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     agent, runtime = environ.get("SSH_AUTH_SOCK"), environ.get("XDG_RUNTIME_DIR")
     if agent and runtime and agent.startswith(runtime.rstrip("/") + "/"):
         kept["SSH_AUTH_SOCK"] = agent
-    return {name: value for name, value in kept.items() if value and "\n" not in value and "\0" not in value}
+    return {name: value for name, value in kept.items() if value and value.isprintable()}
 
 
 def tail(path: Path) -> str:

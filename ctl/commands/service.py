@@ -16,7 +16,7 @@ from convergenced.errors import ConvergenceError, NoDaemonError
 from .. import configuration, launch, service
 from ..arguments import Parser, example
 from ..here import locations
-from ..render import clean, iso, tilde, when
+from ..render import Terminal, clean, iso, tilde, when
 
 if TYPE_CHECKING:
     from convergenced.machine.locations import Locations
@@ -161,9 +161,10 @@ def _status(where: Locations, as_json: bool) -> int:
         }
         print(json.dumps(answer, indent=2))
     elif manager is None or not installed:
+        terminal = Terminal.of(sys.stdout, os.environ)
         how = f"convergenced runs without one (pid {pid})" if running else "convergenced does not run"
         kind = f"{manager.name} could have one" if manager else "there is no service manager for this login"
-        print(f"no service is installed ({kind}); {how}")
+        print("\n".join(terminal.paragraph(f"no service is installed ({kind}); {how}")))
     else:
         print("\n".join(_told(manager, state, None if own else pid if running else None)))
     if running is None and state.state == "failed":
@@ -176,23 +177,28 @@ def _without_service(runs: bool) -> service.ServiceState:
 
 
 def _told(manager: service.ServiceManager, state: service.ServiceState, beside: int | None) -> list[str]:
+    terminal = Terminal.of(sys.stdout, os.environ)
     since = f" since {when(iso(state.since), time.time())}" if state.since else ""
     pid = f" (pid {state.pid})" if state.pid else ""
-    lines = [f"the {manager.name} service {_WORDS[state.state]}{since}{pid}"]
+    lines = terminal.paragraph(f"the {manager.name} service {_WORDS[state.state]}{since}{pid}")
+
+    def row(label: str, text: str) -> None:
+        lines.extend(terminal.paragraph(text, indent=" " * 12, first=f"  {label:<10}"))
+
     if state.text:
-        lines.append(f"  says      {clean(state.text)}")
-    lines.append(f"  defined   in {tilde(str(manager.path))}")
+        row("says", clean(state.text))
+    row("defined", f"in {tilde(str(manager.path))}")
     if state.sandbox:
-        lines.append(f"  sandbox   {state.sandbox}")
-    lines.append(f"  starts    {'with your login' if state.enabled else 'not by itself: convergencectl up'}")
+        row("sandbox", state.sandbox)
+    row("starts", "with your login" if state.enabled else "not by itself: convergencectl up")
     if state.lingers is False:
-        lines.append("  ends      when you log out; to keep it: loginctl enable-linger")
+        row("ends", "when you log out; to keep it: loginctl enable-linger")
     if state.restarts:
-        lines.append(f"  restarts  {state.restarts}; why: convergencectl service logs")
+        row("restarts", f"{state.restarts}; why: convergencectl service logs")
     if beside is not None:
-        lines.append(f"  beside it a daemon runs that it did not start (pid {beside}): convergencectl down")
+        row("beside it", f"a daemon runs that it did not start (pid {beside}): convergencectl down")
     if state.state == "failed":
-        lines.append("  why: convergencectl service logs; start it: convergencectl up")
+        row("to do", "see why: convergencectl service logs; then start it: convergencectl up")
     return lines
 
 

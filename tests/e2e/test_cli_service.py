@@ -112,6 +112,9 @@ def test_status_says_how_the_service_is(home: Path, user: dict[str, str]) -> Non
     done = ctl(home, "service", "status", **user)
     assert f"(pid {pid}): convergencectl down" in done.out
     assert "restarts  4" in done.out
+    narrow = ctl(home, "service", "status", COLUMNS="60", **user).out
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert narrow.split() == done.out.split()
 
 
 def test_status_of_what_does_not_run_has_an_exit_code_of_its_own(home: Path, user: dict[str, str]) -> None:

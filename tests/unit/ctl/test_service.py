@@ -146,12 +146,15 @@ def test_a_service_inherits_where_things_are_and_no_secrets() -> None:
         "ANTHROPIC_API_KEY": "secret",
         "XDG_STATE_HOME": "",
         "GIT_SSH_COMMAND": "ssh\n-v",
+        "XDG_CONFIG_HOME": "/odd/\udcff",
+        "SSL_CERT_DIR": "/größer/証明書",
     }
     assert inherited(shell) == {
         "PATH": "/bin:/usr/bin",
         "CLAUDE_CONFIG_DIR": "/c",
         "XDG_DATA_HOME": "/d",
         "https_proxy": "http://proxy:3128",
+        "SSL_CERT_DIR": "/größer/証明書",
     }
 
 
