@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 
 from convergenced.errors import RefusedInputError
 from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Oid, TreeEntry
@@ -92,19 +92,24 @@ def read_from(objects: Objects, tree: Oid, offset: int) -> Iterator[bytes]:
 
 
 def common_segments(objects: Objects, a: Oid, b: Oid) -> int:
-    """How many leading segments of both are the same objects. Equal folders are not opened."""
-    same = 0
-    for one, other in zip(_folders(objects, a), _folders(objects, b), strict=False):
-        if one.oid == other.oid:
-            same += len(_folder_segments(objects, one.oid))
-            continue
-        pairs = zip(_folder_segments(objects, one.oid), _folder_segments(objects, other.oid), strict=False)
-        for left, right in pairs:
-            if left != right:
-                return same
-            same += 1
-        return same
-    return same
+    """How many leading segments of both are the same objects.
+
+    Only the first folder that differs is opened: each before it is full.
+    """
+    ours, theirs = _folders(objects, a), _folders(objects, b)
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    different = next((index for index, (one, other) in pairs if one.oid != other.oid), None)
+    if different is None:
+        shorter = min(ours, theirs, key=len)
+        last = [_folder_segments(objects, folder.oid) for folder in shorter[-1:]]
+        return max(0, len(shorter) - 1) * FOLDER_SEGMENTS + sum(map(len, last))
+    segments = zip(
+        _folder_segments(objects, ours[different].oid),
+        _folder_segments(objects, theirs[different].oid),
+        strict=False,
+    )
+    same = takewhile(lambda pair: pair[0] == pair[1], segments)
+    return different * FOLDER_SEGMENTS + sum(1 for _ in same)
 
 
 def list_segments(objects: Objects, tree: Oid, start: int = 0) -> Iterator[Oid]:

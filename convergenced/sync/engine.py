@@ -25,7 +25,7 @@ from convergenced.sync.housekeeping import Housekeeping
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.passes import Passes
 from convergenced.sync.patrol import Patrol
-from convergenced.sync.plan import replica_due
+from convergenced.sync.plan import PUSH_DELAY, replica_due
 from convergenced.sync.preview import preview
 from convergenced.sync.rollcall import RollCall
 from convergenced.sync.rounds import Rounds
@@ -214,15 +214,19 @@ class Engine:
             if wanted is None or state.replica.project in wanted:
                 state.asked = now
                 state.is_all_asked = True
-        self.tracked_anew()
+        # What the passes commit shall leave in the same round.
+        self._visit_peers(now + PUSH_DELAY if any(self._passes_due()) else now)
         return now
 
     def tracked_anew(self) -> None:
         """Has the projects folder surveyed and the peers visited now: something takes part newly."""
+        self._visit_peers(self._clock.monotonic())
+
+    def _visit_peers(self, due: float) -> None:
         self._lookout.seek_again()
         self._lookout.want()
         for peer in self.board.peers.values():
-            peer.due_at = self._clock.monotonic()
+            peer.due_at = due
 
     # -- what people ask for
 

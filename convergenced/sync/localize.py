@@ -408,7 +408,7 @@ class _Localize:
         return _Fresh(0, self._localized(read_transcript(self._store, oid)), torn)
 
     def _continued(self, oid: Oid, same: int, kept: int, end: bytes, torn: bytes) -> _Fresh:
-        """A file that has `kept` bytes which stay, then the records `end`, then perhaps an incomplete line."""
+        """A file that has `kept` bytes which stay, the records `end`, and perhaps an incomplete line."""
         rest = self._localized(read_tail(self._store, oid, same))
         start = b""
         while len(start) < len(end) + len(torn) and (chunk := next(rest, b"")):

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 PUSH_DELAY = 0.3
-"""Commits that follow each other this closely leave together."""
+"""Seconds that a commit waits, at most, for others that are under way, to leave together with them."""
 HOLD_POLL = 2.0
 """How often is looked whether the Claude Code that holds work has ended."""
 RETRY_FIRST = 1.0

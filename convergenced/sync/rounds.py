@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from convergenced.errors import ConvergenceError, PeerUnreachableError, StoreError
-from convergenced.model import ProjectId
+from convergenced.model import Oid, ProjectId
 from convergenced.ports import Peer
 from convergenced.store.branch import tracking_ref
 from convergenced.sync.board import ALL, PeerStatus
@@ -100,16 +100,33 @@ class Rounds:
             connection.close()
 
     def offer(self, project: ProjectId) -> None:
-        """Has the peers that lack something of the project visited soon, and its other folders passed."""
+        """Has the peers that lack something of the project visited soon, and its other folders passed.
+
+        At once where no pass is under way whose commit could leave together with this one. A merge that
+        says nothing new to a peer has time: machines that merge each other's merges in step would never end.
+        """
         desk = self._desk
         tip, now = desk.board.tips.get(project), desk.clock.monotonic()
+        is_calm = not any(state.busy or state.asked is not None for state in desk.board.replicas.values())
         for name, peer in desk.board.peers.items():
-            if tip is not None and desk.board.tracked.get((name, project)) != tip and peer.failures == 0:
+            if peer.failures == 0 and self._lacks(desk.board.tracked.get((name, project)), tip):
                 peer.due_at = min(peer.due_at, now + PUSH_DELAY)
+            if is_calm and peer.due_at <= now + PUSH_DELAY:
+                peer.due_at = now
         for state in desk.board.of_project(project):
             is_behind = state.result is not None and state.result.tip != tip
             if is_behind and not state.busy and state.asked is None:
                 state.asked = now
+
+    def _lacks(self, tracked: Oid | None, tip: Oid | None) -> bool:
+        """Whether a peer that stands at `tracked` does not have what `tip` says."""
+        if tracked is None or tip is None or tracked == tip:
+            return tracked != tip and tip is not None
+        store = self._desk.parts.store
+        try:
+            return store.read_commit(tracked).tree != store.read_commit(tip).tree
+        except StoreError:
+            return True
 
     def _failed(self, peer: PeerStatus, error: Exception, started: float) -> None:
         desk, name = self._desk, peer.settings.name

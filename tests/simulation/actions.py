@@ -102,7 +102,7 @@ def say(sim: Scenario, machine: Machine) -> str | None:
     path = machine.transcript(session, root)
     _remember_version(sim, machine, path)
     records = [_said(sim, machine, session, root) for _ in range(sim.rng.choice((1, 1, 1, 2, 5)))]
-    machine.files.append(path, b"".join(records))
+    machine.go_on(path, b"".join(records))
     return f"{machine.key}: says {marks_in(b''.join(records))} in {session[:4]}"
 
 
@@ -114,7 +114,7 @@ def begin(sim: Scenario, machine: Machine) -> str | None:
         return None
     session = sim.hire()
     record = _said(sim, machine, session, root)
-    machine.files.append(machine.transcript(session, root), record)
+    machine.go_on(machine.transcript(session, root), record)
     return f"{machine.key}: begins {session[:4]} with {marks_in(record)} in {root}"
 
 
@@ -128,7 +128,7 @@ def tear(sim: Scenario, machine: Machine) -> str | None:
     path = machine.transcript(session, root)
     record = _said(sim, machine, session, root)
     cut = sim.rng.choice((1, 30, len(record) - 1))
-    machine.files.append(path, record[:cut])
+    machine.go_on(path, record[:cut])
     machine.torn[path] = record[cut:]
     return f"{machine.key}: writes {cut} bytes of {marks_in(record)} to {session[:4]}"
 
@@ -153,7 +153,7 @@ def book(sim: Scenario, machine: Machine) -> str | None:
         return None
     session, root = picked
     record = _booked(sim, session)
-    machine.files.append(machine.transcript(session, root), record)
+    machine.go_on(machine.transcript(session, root), record)
     return f"{machine.key}: books {marks_in(record)} in {session[:4]}"
 
 
@@ -170,7 +170,7 @@ def repeat(sim: Scenario, machine: Machine) -> str | None:
         return None
     start = sim.rng.randrange(len(lines))
     again = lines[start : start + sim.rng.choice((1, 1, 2, 4))]
-    machine.files.append(path, b"".join(line + b"\n" for line in again))
+    machine.go_on(path, b"".join(line + b"\n" for line in again))
     return f"{machine.key}: repeats {marks_in(b''.join(again))} in {session[:4]}"
 
 

@@ -41,8 +41,9 @@ def marks_in(data: bytes) -> list[str]:
 
 def conversation_in(data: bytes) -> tuple[bytes, ...]:
     """The uuids of a transcript's complete records of the conversation, in order."""
-    values = (json.loads(line) for line in data.split(b"\n")[:-1] if line.startswith(b'{"type":"user"'))
-    return tuple(value["uuid"].encode() for value in values)
+    lines = (line for line in data.split(b"\n")[:-1] if line.startswith(b'{"type":"user"'))
+    # What a crash tore is not of the conversation.
+    return tuple(json.loads(line)["uuid"].encode() for line in lines if line.endswith(b"}}"))
 
 
 class Holdings:

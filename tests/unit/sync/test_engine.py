@@ -294,11 +294,34 @@ def test_settings_are_taken_on_without_a_restart(world: World, ann: FakeMachine)
     assert set(ann.engine.peer_openers()) == {"nas"}
 
 
+def test_who_asks_gets_one_round_with_all_that_the_passes_commit(world: World, ann: FakeMachine) -> None:
+    ann.say(S, "hello")
+    ann.start()
+    world.advance(1.5 * INTERVAL)
+    ann.say(S, "more")
+    calls = len(ann.peer.calls)
+    asked = world.clock.monotonic()
+    ann.engine.look_at_everything()
+    world.settle()
+    assert world.clock.monotonic() == asked
+    assert world.hub.refs(branch(APP)).get(branch(APP)) == ann.tip()
+    assert [name for name, _ in ann.peer.calls[calls:]] == ["list", "push"]
+
+
+def test_a_commit_leaves_at_once_where_no_other_is_under_way(world: World, ann: FakeMachine) -> None:
+    ann.start()
+    world.advance(1.5 * INTERVAL)
+    ann.say(S, "hello")
+    world.settle()
+    world.advance(2.0)
+    assert world.hub.refs(branch(APP)).get(branch(APP)) == ann.tip() is not None
+
+
 def test_a_peer_that_was_taken_away_during_a_round_stays_away(world: World, ann: FakeMachine) -> None:
     ann.say(S, "hello")
     ann.start()
     world.advance(INTERVAL)
-    ann.engine.look_at_everything()
+    ann.engine.tracked_anew()
     ann.engine.turn()
     assert f"peer-{HUB}" in ann.workers.waiting()
     ann.engine.apply(ann.with_settings(peers=()))

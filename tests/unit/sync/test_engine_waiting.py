@@ -216,6 +216,7 @@ def test_a_folder_that_appeared_while_the_folder_was_looked_at_is_waited_for(
 def test_a_wait_ends_at_its_deadline(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
     ann, _ = pair
     ann.peer.unreachable = True
+    world.advance(1.0)
     waiter = Waiter()
     since = ann.engine.look_at_everything()
     ann.engine.wait([APP], since, 5.0, waiter)
@@ -242,8 +243,9 @@ def test_held_work_is_waited_for_only_by_the_patient(
     assert len(bob.log.texts("hold")) == 1
     bob.processes.end(pid)
     world.advance(2.5)
-    assert state(bob) == "synced"
     assert bob.texts(S) == ["hello"]
+    world.advance(2.0)
+    assert state(bob) == "synced"
 
 
 def test_a_note_that_arrived_before_the_hold_and_changes_again_is_no_conflict(

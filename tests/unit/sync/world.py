@@ -276,8 +276,17 @@ class FakeMachine:
     def say(self, session: SessionId, text: str, *, root: str | None = None, cwd: str | None = None) -> bytes:
         """The conversation goes on by one record, which is returned with its LF."""
         record = self.spoken(session, text, cwd=cwd or root)
-        self.files.append(self.transcript(session, root), record)
+        self.go_on(self.transcript(session, root), record)
         return record
+
+    def go_on(self, path: LocalPath, data: bytes) -> None:
+        """The client appends: where the last line has no end it gives it one, as the real client does."""
+        if path in self.files.paths(path.rpartition("/")[0]) and self.files.content(path)[-1:] not in (
+            b"",
+            b"\n",
+        ):
+            data = b"\n" + data
+        self.files.append(path, data)
 
     def spoken(self, session: SessionId, text: str, *, cwd: str | None = None) -> bytes:
         """A record of the conversation, with its LF, that nobody wrote yet."""
@@ -295,7 +304,7 @@ class FakeMachine:
     def jot(self, session: SessionId, text: str) -> bytes:
         """The client keeps its books: a record that is not conversation."""
         record = _line({"type": "last-prompt", "sessionId": session, "text": text})
-        self.files.append(self.transcript(session), record)
+        self.go_on(self.transcript(session), record)
         return record
 
     def remember(self, name: str, text: str, root: str | None = None) -> None:
