@@ -8,6 +8,7 @@ is told to, and jobs run when they are told to, in an order that can be chosen.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -279,13 +280,11 @@ class FakeMachine:
         self.go_on(self.transcript(session, root), record)
         return record
 
-    def go_on(self, path: LocalPath, data: bytes) -> None:
+    def go_on(self, path: str, data: bytes) -> None:
         """The client appends: where the last line has no end it gives it one, as the real client does."""
-        if path in self.files.paths(path.rpartition("/")[0]) and self.files.content(path)[-1:] not in (
-            b"",
-            b"\n",
-        ):
-            data = b"\n" + data
+        with contextlib.suppress(FileNotFoundError):
+            if self.files.content(path)[-1:] not in (b"", b"\n"):
+                data = b"\n" + data
         self.files.append(path, data)
 
     def spoken(self, session: SessionId, text: str, *, cwd: str | None = None) -> bytes:
