@@ -20,6 +20,8 @@ Kind = Literal["text", "call", "result", "thinking", "summary", "note"]
 
 MAX_PARSED = 64 * 1024 * 1024
 """Bytes in a record that is looked into, at most."""
+LAST_MOMENT = 253_402_000_000.0
+"""What is later than that, in Unix seconds, or before 1970, is no time that a calendar could show."""
 MAX_TITLE = 200
 """Characters of a title or a first prompt that are kept."""
 
@@ -59,7 +61,7 @@ def read_entries(record: bytes) -> list[Entry]:
     if value is None:
         return []
     stamp = value.get("timestamp")
-    kind, at = value.get("type"), unix_seconds(stamp if isinstance(stamp, str) else None)
+    kind, at = value.get("type"), sound_time(unix_seconds(stamp if isinstance(stamp, str) else None))
     if kind == "system":
         text = value.get("content")
         if value.get("subtype") == "compact_boundary":
@@ -77,6 +79,11 @@ def read_entries(record: bytes) -> list[Entry]:
     content = message.get("content")
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return list(_read_blocks(blocks, who, plain, at)) if isinstance(blocks, list) else []
+
+
+def sound_time(moment: float | None) -> float | None:
+    """The moment (Unix seconds), None where no calendar could show it."""
+    return moment if moment is not None and 0 <= moment <= LAST_MOMENT else None
 
 
 def name_of(records: Iterable[bytes]) -> str:

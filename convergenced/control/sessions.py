@@ -6,7 +6,7 @@ back comes once it lies here, or it is known why it waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from posixpath import join
@@ -70,21 +70,55 @@ def list_sessions(
     listing = _Listing(parts, replicas)
     for project in projects_in(parts) if only is None else [only]:
         listing.add(project)
-    found = sorted(listing.found, key=lambda one: (one["at"] or "", one["id"]), reverse=True)
+    found = sorted(listing.found, key=lambda one: (one.note.ended or 0.0, one.session), reverse=True)
     return {
         "schema": SCHEMA,
         "total": len(found),
         "offset": offset,
-        "sessions": found[offset : None if limit is None else offset + limit],
+        "sessions": [one.tell() for one in found[offset : None if limit is None else offset + limit]],
         "unreadable": listing.unreadable,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What this machine knows of a project: where its sessions are, which were, and how paths are spelled."""
+
+    project: ProjectId
+    paths: Mapping[SessionId, str]
+    had: Collection[SessionId]
+    rewriter: Rewriter | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    session: SessionId
+    note: CatalogNote
+    place: _Place
+
+    def tell(self) -> answers.Session:
+        note, place, path = self.note, self.place, self.place.paths.get(self.session)
+        return {
+            "id": self.session,
+            "project": place.project,
+            "title": _title(note, place.rewriter),
+            "machine": note.machine,
+            "at": iso(note.ended),
+            "began": iso(note.began),
+            "bytes": note.size,
+            "records": note.records,
+            "exact": note.is_exact,
+            "origin": note.origin,
+            "state": "here" if path is not None else "removed" if self.session in place.had else "store",
+            "path": path,
+        }
 
 
 class _Listing:
     def __init__(self, parts: Parts, replicas: Iterable[Replica]) -> None:
         self._parts = parts
         self._replicas = _primary_first(replicas)
-        self.found: list[answers.Session] = []
+        self.found: list[_Listed] = []
         self.unreadable: list[answers.ProjectText] = []
 
     def add(self, project: ProjectId) -> None:
@@ -94,34 +128,21 @@ class _Listing:
         mine = [one for one in self._replicas if one.project == project]
         try:
             notes = read_catalog(self._parts, project, tip)
-            removed = self._had(mine)
-            rewriter = _rewriter(self._parts, mine)
+            place = _Place(project, self._paths(mine), self._had(mine), _rewriter(self._parts, mine))
         except ConvergenceError as error:
             self.unreadable.append({"project": project, "text": str(error)})
             return
+        self.found += (_Listed(sid, note, place) for sid, note in notes.items())
+
+    def _paths(self, replicas: Sequence[Replica]) -> dict[SessionId, str]:
+        """Where the transcripts lie that are here."""
         paths: dict[SessionId, str] = {}
-        for replica in mine:
+        for replica in replicas:
             for entry in self._parts.files.list(replica.context_dir(self._parts.machine)) or ():
                 sid = session_of(entry.name) if entry.name.endswith(TRANSCRIPT_SUFFIX) else None
                 if sid is not None:
                     paths.setdefault(sid, replica.path(self._parts.machine, entry.name))
-        for sid, note in notes.items():
-            self.found.append(
-                {
-                    "id": sid,
-                    "project": project,
-                    "title": _title(note, rewriter),
-                    "machine": note.machine,
-                    "at": iso(note.ended),
-                    "began": iso(note.began),
-                    "bytes": note.size,
-                    "records": note.records,
-                    "exact": note.is_exact,
-                    "origin": note.origin,
-                    "state": "here" if sid in paths else "removed" if sid in removed else "store",
-                    "path": paths.get(sid),
-                }
-            )
+        return paths
 
     def _had(self, replicas: Sequence[Replica]) -> Collection[SessionId]:
         """The sessions that the project's first folder has had: those that are missing were removed."""

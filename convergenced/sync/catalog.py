@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from convergenced.canon.conversation import first_prompt, name_in, name_of
+from convergenced.canon.conversation import first_prompt, name_in, name_of, sound_time
 from convergenced.canon.transcript import facts, last_time, split_records
 from convergenced.errors import MissingObjectError, RefusedInputError
 from convergenced.machine.state import CatalogNote
@@ -115,8 +115,8 @@ def _read_note(
         folder=session.folder or "",
         title=title or name_of([*first, *last]),
         prompt=first_prompt(first),
-        began=began,
-        ended=last_time(b"".join(sample.parts)),
+        began=sound_time(began),
+        ended=sound_time(last_time(b"".join(sample.parts))),
         size=sample.size,
         records=lines if read == sample.size else max(lines, round(lines * sample.size / max(1, read))),
         is_exact=read == sample.size,

@@ -100,6 +100,14 @@ def test_a_long_transcript_is_not_read_and_its_records_are_estimated(
     assert note.ended is not None
 
 
+@pytest.mark.parametrize("stamp", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:60Z"])
+def test_a_time_that_no_calendar_has_is_none(ann: FakeMachine, stamp: str) -> None:
+    record = {"type": "user", "uuid": "u", "timestamp": stamp, "message": {"content": "hello"}}
+    ann.files.write(ann.transcript(S), json.dumps(record).encode() + b"\n")
+    ann.converge()
+    assert (read(ann)[S].prompt, read(ann)[S].began, read(ann)[S].ended) == ("hello", None, None)
+
+
 def test_what_did_not_change_is_not_read_again_and_the_past_is_walked_once(
     ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
