@@ -38,6 +38,7 @@ def move(old: str, new: str, *, rename: bool) -> int:
                 f"{clean(tilde(new))} is not a folder",
                 "give the place where the checkout is now, or have it moved: --rename-dir",
             )
+        _put_back(daemon, old, new)
         progress = Progress(locations().socket, "moving", Terminal.of(sys.stderr, os.environ))
         try:
             answer = daemon.call(
@@ -87,6 +88,17 @@ def _rename(daemon: Connection, old: str, new: str) -> None:
             )
         raise ConvergenceError(f"cannot move {clean(old)}: {error.strerror}", hint) from error
     print(f"moved {clean(tilde(old))} to {clean(tilde(new))}", file=sys.stderr)
+
+
+def _put_back(daemon: Connection, old: str, new: str) -> None:
+    """Puts back a context folder that was moved along by hand: its files speak of the old place.
+
+    The daemon then writes a folder for the new place from it, and puts it away.
+    """
+    planned = cast("Moves", daemon.call("project_move", {"old": old, "new": new, "plan": True}))
+    for moved in planned["moves"]:
+        if moved["misplaced"]:
+            os.rename(moved["context_dir"], moved["old_context_dir"])
 
 
 def _told(moved: Moved) -> Iterator[str]:

@@ -182,7 +182,8 @@ class Moved(TypedDict):
     """One project whose checkout moved. `sessions` stand in its folder at the new place.
 
     `waits`: why that was not written yet; when planned, why the checkout should not be moved now. `files` of
-    the old folder went to `backups`; `stays`: why not.
+    the old folder went to `backups`; `stays`: why not. `misplaced`, when planned: somebody moved the old
+    folder to where the new one is to be.
     """
 
     project: str
@@ -195,6 +196,7 @@ class Moved(TypedDict):
     files: int
     backups: str | None
     stays: str | None
+    misplaced: bool
 
 
 class Moves(TypedDict):

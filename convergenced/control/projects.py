@@ -28,7 +28,7 @@ from convergenced.sync.leaving import (
     plan_leaving,
     purge,
 )
-from convergenced.sync.moving import Moved, as_replica, move_checkout, plan_move
+from convergenced.sync.moving import Moved, as_replica, is_misplaced, move_checkout, plan_move
 from convergenced.sync.replica import Parts
 from convergenced.sync.scan import scan_folder
 
@@ -61,7 +61,10 @@ class Move:
 
         def look() -> answers.Moves:
             moves = plan_move(parts, checkouts, self._old, self._new)
-            running = [one for one in parts.processes.claude() if runs_in(one, self._old)]
+            places = (self._old, self._new)
+            running = [
+                one for one in parts.processes.claude() if any(runs_in(one, place) for place in places)
+            ]
             waits = runs(running[0]) if running else None
             return {"moves": [_moved(parts, one, waits) for one in moves]}
 
@@ -163,6 +166,7 @@ def _moved(parts: Parts, moved: Moved, waits: str | None, away: PutAway | None =
         "files": 0 if away is None else away.files,
         "backups": None if away is None else away.backups,
         "stays": None if away is None else away.stays,
+        "misplaced": away is None and waits is None and is_misplaced(parts, moved),
     }
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, islice
+from posixpath import join
 
 from convergenced import steps
 from convergenced.canon.folder import encode_folder_name
+from convergenced.canon.transcript import find_project_root, scan_cwds
 from convergenced.errors import UsageError
 from convergenced.machine.state import ReplicaNote
 from convergenced.merge.layout import ProjectTree, write_project
@@ -24,6 +27,10 @@ from convergenced.sync.scan import TRANSCRIPT_SUFFIX, is_set_aside, scan_folder
 from convergenced.sync.tips import advance, ref_of, tip_of
 
 SUBJECT = "the checkout moved"
+LOOK_TRANSCRIPTS = 50
+"""How many transcripts of a folder are looked at."""
+LOOK_BYTES = 1024 * 1024
+"""How far into a transcript is looked for the first `cwd`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,14 @@ def _folder_in_roster(parts: Parts, project: ProjectId) -> str | None:
     return mine[0].encoded_dir if mine else None
 
 
+def speaks_of(parts: Parts, context_dir: LocalPath, folder: str) -> bool:
+    """Whether the transcripts in a context folder were begun where another one's name (`folder`) says."""
+    scan = scan_folder(parts.files, context_dir)
+    names = islice(scan.transcripts, LOOK_TRANSCRIPTS) if scan is not None else ()
+    heads = (parts.files.read(LocalPath(join(context_dir, f"{sid}.jsonl")), 0, LOOK_BYTES) for sid in names)
+    return find_project_root(chain.from_iterable(map(scan_cwds, heads)), folder) is not None
+
+
 # -- by request
 
 
@@ -149,10 +164,26 @@ def move_checkout(parts: Parts, checkouts: Checkouts, old: LocalPath, new: Local
             "one that is to be moved: add --rename-dir",
         )
     taken = {note.folder for note in parts.state.replicas()}
+    for one in moves:
+        if one.note.folder not in taken and is_misplaced(parts, one):
+            there = as_replica(one.former).context_dir(parts.machine)
+            raise UsageError(
+                f"the context folder of {one.note.root} still speaks of {one.former.root}",
+                f"put it back first: mv {as_replica(one.note).context_dir(parts.machine)} {there}",
+            )
     return [
         one if one.note.folder in taken else replace(one, note=hand_over(parts, one.former, one.note.root))
         for one in moves
     ]
+
+
+def is_misplaced(parts: Parts, moved: Moved) -> bool:
+    """Whether somebody moved the context folder along with the checkout.
+
+    What stands in it still speaks of the old place, so it is no folder of the new one as it is.
+    """
+    old, new = (as_replica(one).context_dir(parts.machine) for one in (moved.former, moved.note))
+    return parts.files.list(old) is None and speaks_of(parts, new, moved.former.folder)
 
 
 def _check_same_code(parts: Parts, checkouts: Checkouts, note: ReplicaNote) -> None:

@@ -31,15 +31,17 @@ from convergenced.sync.identity import (
     machine_cards,
     name_for,
 )
-from convergenced.sync.moving import Moved, choose_former, hand_over
+from convergenced.sync.moving import (
+    LOOK_BYTES,
+    LOOK_TRANSCRIPTS,
+    Moved,
+    choose_former,
+    hand_over,
+    speaks_of,
+)
 from convergenced.sync.replica import Parts, Replica, replica_ref
 from convergenced.sync.scan import scan_folder
 from convergenced.sync.tips import ref_of, tip_of
-
-LOOK_TRANSCRIPTS = 50
-"""How many transcripts of a folder are looked at."""
-LOOK_BYTES = 1024 * 1024
-"""How far into a transcript is looked for the first `cwd`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class _Surveyor:
         self._survey = Survey()
         self._told: dict[ProjectId, _Told] = {}
         self._inspected: dict[LocalPath, Checkout | None] = {}
+        self._present: set[str] = set()
+        """The folders that stand there."""
 
     def run(self) -> Survey:
         listing = self._parts.files.list(self._parts.machine.projects_dir)
@@ -116,8 +120,8 @@ class _Surveyor:
             what = "is missing" if listing is None else "is empty"
             self._survey.halted = f"the projects folder {self._parts.machine.projects_dir} {what}"
             return self._survey
-        present = {entry.name for entry in listing or () if entry.kind is Kind.FOLDER}
-        for name in sorted(present - self._notes.keys()):
+        self._present = {entry.name for entry in listing or () if entry.kind is Kind.FOLDER}
+        for name in sorted(self._present - self._notes.keys()):
             self._meet(name)
         self._follow_moves()
         links = [entry.name for entry in listing or () if entry.kind is Kind.LINK]
@@ -173,6 +177,11 @@ class _Surveyor:
         if self._is_excluded(root):
             self._survey.ignored.add(folder)
             return
+        owner = self._owner_of(folder)
+        if owner is not None:
+            remedy = f"convergencectl project move {owner.root} {root}"
+            self._refuse(folder, f"holds what Claude Code wrote at {owner.root}", remedy)
+            return
         try:
             project = self.choose(folder, root, self._inspect(root))
         except MissingObjectError as error:
@@ -185,6 +194,14 @@ class _Surveyor:
         note = ReplicaNote(folder, project, root, by_hand=False)
         self._parts.state.note_replica(note)
         self._notes[folder] = note
+
+    def _owner_of(self, folder: str) -> ReplicaNote | None:
+        """The missing folder whose files stand here, because somebody moved it along with its checkout."""
+        missing = [note for note in self._notes.values() if note.folder not in self._present]
+        context_dir = LocalPath(join(self._parts.machine.projects_dir, folder))
+        if not missing or folder not in self._present or speaks_of(self._parts, context_dir, folder):
+            return None
+        return next((note for note in missing if speaks_of(self._parts, context_dir, note.folder)), None)
 
     def _left_behind(self) -> dict[ProjectId, ReplicaNote]:
         """Of each project whose checkouts here are all gone, the folder that another may take over from."""
@@ -230,7 +247,7 @@ class _Surveyor:
             except MissingObjectError:
                 continue
             places = self._places_of(known, checkouts)
-            if len(places) == 1:
+            if len(places) == 1 and self._owner_of(encode_folder_name(min(places))) is None:
                 self._hand_over(former, places.pop())
             else:
                 self._survey.missed.add(former.root)

@@ -131,6 +131,22 @@ def test_the_checkout_itself_is_moved_where_that_is_asked(one: Machine) -> None:
     assert not one.context.exists()
 
 
+def test_a_context_folder_that_was_moved_along_by_hand_is_put_right(one: Machine) -> None:
+    old, new = one.project, one.home / "src" / "moved"
+    kept, there = sessions_in(one.context), context_of(one, new)
+    one.stop()
+    old.rename(new)
+    one.context.rename(there)
+    one.start()
+    await_true(lambda: one.status()["attention"], "the daemon to tell")
+    assert f"convergencectl project move {old} {new}" in [fix["fix"] for fix in one.status()["attention"]]
+    assert "with 2 sessions to resume there" in one.do("project", "move", str(old), str(new))
+    assert sessions_in(there) == kept
+    assert (there / "memory/notes.md").read_text() == f"see {new}\n"
+    assert not one.context.exists()
+    assert one.ctl("status").returncode == 0
+
+
 def test_where_claude_runs_the_sessions_arrive_once_it_has_ended(one: Machine) -> None:
     old, new = one.project, one.home / "code" / "proj"
     new.parent.mkdir()

@@ -36,6 +36,7 @@ def moved(
         "files": files,
         "backups": f"{BACKUPS}/20310504T120000.000000Z" if files else None,
         "stays": stays,
+        "misplaced": False,
     }
 
 

@@ -14,6 +14,7 @@ from convergenced.model import Checkout, LocalPath
 from convergenced.sync.clearing import PutAway, put_away
 from convergenced.sync.moving import Moved, as_replica, move_checkout
 from convergenced.sync.scan import scan_folder
+from convergenced.sync.survey import Scope
 from tests.unit.sync.engines import INTERVAL
 from tests.unit.sync.world import APP, APP_URL, FakeMachine, World, sid
 
@@ -228,6 +229,39 @@ def test_what_has_another_meaning_already_is_not_moved_to(settled: FakeMachine) 
     with pytest.raises(UsageError, match="already takes part in project other"):
         move(ann, ann.root, new)
     assert scan_folder(ann.files, LocalPath(ann.context(new))) is None
+
+
+# -- where somebody moved the context folder along
+
+
+@pytest.mark.parametrize("roots", [(), ("code",)])
+def test_a_context_folder_that_was_moved_along_is_told_of_and_not_taken_for_the_new_one(
+    settled: FakeMachine, roots: tuple[str, ...]
+) -> None:
+    """What stands in it speaks of the old place: every session would be there twice."""
+    ann = settled
+    new = moved_to(ann, f"{ann.home}/code/app")
+    ann.files.move(ann.context(), ann.context(new))
+    before, tip = ann.files.copy_below(ann.context(new)), ann.tip()
+    scope = Scope(roots=tuple(LocalPath(f"{ann.home}/{root}") for root in roots))
+    for _ in range(2):
+        found = ann.survey(scope)
+        assert [note.root for note in ann.state.replicas()] == [ann.root]
+        for replica in found.replicas:
+            assert ann.converge(replica).ingest.halted is not None
+    (refusal,) = found.refusals
+    if roots:
+        assert refusal.reason == f"holds what Claude Code wrote at {ann.root}"
+        assert refusal.remedy == f"convergencectl project move {ann.root} {new}"
+    with pytest.raises(UsageError, match="still speaks of"):
+        move(ann, ann.root, new)
+    assert (ann.files.copy_below(ann.context(new)), ann.tip()) == (before, tip)
+    ann.files.move(ann.context(new), ann.context())
+    (moved,) = move(ann, ann.root, new)
+    write_both(ann, moved)
+    assert clear(ann, moved).stays is None
+    assert ann.sessions(new) == {sid(1), sid(2)}
+    assert set(ann.tree().sessions) == {sid(1), sid(2), sid(3)}
 
 
 # -- by itself, in the engine
