@@ -75,7 +75,7 @@ class RealProcesses:
             elif (process := _live(pid)) is not None and _started_at(process, entry.started):
                 named[pid] = entry.session
                 found |= self._located(process, entry.cwd, entry.session)
-        for process in _own_processes():
+        for process in _suspects():
             if process.pid not in named and _is_client(process):
                 found |= self._located(process, None, None)
         return sorted(found, key=lambda process: (process.pid, process.cwd or "", process.session or ""))
@@ -257,10 +257,13 @@ def _lstart(text: str) -> float | None:
         return None
 
 
-def _own_processes() -> Iterator[psutil.Process]:
-    """Processes of this user. The list is kept by psutil between calls, so that a pid is asked once."""
+def _suspects() -> Iterator[psutil.Process]:
+    """Processes of this user that may be clients: on Linux those that look like one at the first glance.
+
+    There are hundreds of processes, and each write waits for this; elsewhere psutil keeps the list.
+    """
     uid = os.getuid()
-    for process in psutil.process_iter():
+    for process in _at_first_glance() if _LINUX else psutil.process_iter():
         try:
             if process.uids().real == uid:
                 yield process
@@ -268,21 +271,42 @@ def _own_processes() -> Iterator[psutil.Process]:
             continue  # ended meanwhile, or another user's
 
 
+def _at_first_glance() -> Iterator[psutil.Process]:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (_comm(name) in _PROGRAMS or _program_name(name) in _PROGRAMS):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                yield psutil.Process(int(name))
+
+
+def _comm(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
+            return file.read(64).decode("utf-8", "replace").removesuffix("\n")
+    except OSError:
+        return ""  # it ended
+
+
+def _program_name(pid: str | int) -> str:
+    """The name of the file that the process runs now: psutil would remember the one before an `exec`."""
+    try:
+        file = (
+            os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+            if _LINUX
+            else psutil.Process(int(pid)).exe()
+        )
+    except (psutil.Error, OSError):
+        return ""  # another user's, or it ended
+    return os.path.basename(file)
+
+
 def _is_client(process: psutil.Process) -> bool:
     """Whether name or program file is the client's own."""
     try:
         if process.name() in _PROGRAMS:
             return not _is_zombie(process)
-        return os.path.basename(_program_file(process)) in _PROGRAMS
+        return _program_name(process.pid) in _PROGRAMS
     except (psutil.Error, OSError):
         return False  # ended meanwhile; or a program of ours whose file is hidden, and its name is not claude
-
-
-def _program_file(process: psutil.Process) -> str:
-    """The program's file now: psutil would remember the one before an `exec`."""
-    if _LINUX:
-        return os.readlink(f"/proc/{process.pid}/exe").removesuffix(" (deleted)")
-    return str(psutil.Process(process.pid).exe())
 
 
 def _may_be_client(process: psutil.Process) -> bool:
