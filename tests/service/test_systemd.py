@@ -24,6 +24,7 @@ CONFIG = ".config/convergence/config.toml"
 DROP_IN = f"{UNIT}.d/test.conf"
 HUB = "ssh://ann@127.0.0.1/~/hub.git"
 EXPOSURE = 2.0
+SEEN = "55555555-5555-4555-8555-555555555555"
 FIRST, SECOND = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
 HANG = """\
@@ -156,9 +157,13 @@ def test_it_is_exposed_no_more_than_it_has_to_be(service: Lab) -> None:
     assert set(bounds) == {"CapBnd:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"}
 
 
-def test_it_pushes_over_ssh_and_sees_where_claude_code_runs(service: Lab) -> None:
+def test_it_sees_what_is_written_pushes_over_ssh_and_knows_where_claude_code_runs(service: Lab) -> None:
     assert service.ctl("wait", "--timeout", "30").code == 0
     assert {"project/proj", "project/other"} <= set(service.ok("git -C hub.git branch").split())
+    _write_session(service, "claude", "proj", SEEN)
+    until(
+        lambda: SEEN in service.ok("git -C hub.git ls-tree -r --name-only project/proj"), "what was written"
+    )
     # A client without a session file: nothing but its folder tells where it is.
     service.ok("mkdir -p bin; cp /usr/bin/sleep bin/claude")
     service.ok(
