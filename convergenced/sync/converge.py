@@ -60,11 +60,13 @@ def converge(
     policy = policy_of(parts, replica)
     wanted = parts.state.wanted(replica.folder)
     ingested = ingest(parts, replica, policy, None if wanted else since, bulk)
+    returned: list[str] = []
     if wanted and ingested.halted is not None:
         # The client's cleanup may have taken all there was. No pass went on from here, but a person did.
         restored = localize(parts, replica, policy, whole_machine=whole_machine, only_wanted=True)
         if restored.held or restored.retry or restored.refusals or not restored.written:
             return Pass(ingested, restored, tip_of(parts.store, replica.project))
+        returned = restored.written
         ingested = ingest(parts, replica, policy, None, bulk)
     localized = None
     if ingested.halted is None and not ingested.gone:
@@ -78,6 +80,7 @@ def converge(
             scan=ingested.scan,
             is_whole=ingested.looked_at is None,
         )
+        localized.written[:0] = returned
     tip = tip_of(parts.store, replica.project)
     if tip is None:
         return Pass(ingested, localized, tip)

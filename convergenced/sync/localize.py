@@ -4,7 +4,8 @@ Promises, per file: what stood there was exactly what ingest accounted for, its 
 the store, and at every instant the path holds the old bytes or the complete new ones, with a backup of
 what was replaced. A transcript that only grows does so in place: a crash may leave a beginning of what was
 to come, which the next pass completes. A session arrives whole: its folder first, the transcript last,
-forks before what they forked from. What the user (or the client's cleanup) removed here stays removed.
+forks before what they forked from. What the user (or the client's cleanup) removed here stays removed
+until it is wanted back.
 """
 
 from __future__ import annotations

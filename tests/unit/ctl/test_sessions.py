@@ -88,6 +88,20 @@ def test_ids_are_shown_as_far_as_they_differ_and_forks_with_what_they_came_from(
     assert out[2].endswith(" 2af1d7f8-1")
 
 
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        ("2031-05-07T00:01:00Z", "00:01"),
+        ("2031-05-01T23:59:00Z", "Thu 23:59"),
+        ("2031-04-30T23:59:00Z", "Apr 30"),
+        ("2031-05-08T10:00:00Z", "May 8"),
+        ("2030-12-31T10:00:00Z", "2030-12-31"),
+    ],
+)
+def test_days_are_named_as_one_remembers_them(at: str, shown: str) -> None:
+    assert lines([session(ONE, "x", at)], 1, plain(100), NOW)[1].split("laptop  ")[1].startswith(f"{shown} ")
+
+
 def test_no_session_says_where_to_look() -> None:
     assert lines([], 0, plain(80), NOW) == ["no session is in the store yet; see: convergencectl status"]
 

@@ -130,6 +130,8 @@ def test_it_comes_back_also_where_the_cleanup_took_all_there_was(old: FakeMachin
     old.processes.end(client)
     passed = old.converge()
     assert passed.ingest.halted is None
+    assert passed.localize is not None
+    assert f"{S}.jsonl" in passed.localize.written
     assert old.sessions() == {S}, "nobody asked for the other one"
     assert set(old.tree().sessions) == {S, sid(2)}
 
