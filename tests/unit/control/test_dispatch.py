@@ -124,7 +124,7 @@ def test_status_names_machine_daemon_peers_and_projects(desk: Desk) -> None:
 
 
 def test_status_can_be_asked_at_any_moment_also_while_a_round_is_under_way(desk: Desk) -> None:
-    desk.machine.engine.look_at_everything()
+    desk.machine.engine.tracked_anew()
     desk.machine.engine.turn()
     assert any(peer.busy for peer in desk.machine.engine.board.peers.values())
     status = desk.begin("status").value
