@@ -16,7 +16,7 @@ from convergenced.errors import StoreError
 from convergenced.model import LocalPath, Oid
 from convergenced.store.loose import Objects, write_loose_together
 from convergenced.store.objects import ObjectKind
-from convergenced.store.packfile import PackWriter, deflate
+from convergenced.store.packfile import PackWriter
 
 FEW_OBJECTS = 64
 FEW_BYTES = 1024 * 1024
@@ -51,7 +51,7 @@ class _Batch:
         if len(self.few) > FEW_OBJECTS or self.size > FEW_BYTES:
             self.pack = PackWriter(folder)
             for one, (its_kind, its_data) in self.few.items():
-                self.pack.append(one, its_kind, deflate(its_kind, its_data))
+                self.pack.append(one, its_kind, its_data)
             self.few = {}
 
     def settle(self, repository: LocalPath) -> None:
@@ -96,7 +96,6 @@ class Intake:
 
     def add(self, oid: Oid, kind: ObjectKind, data: bytes) -> None:
         """Takes an object. Raises `StoreError`; then what is here is lost."""
-        entry = deflate(kind, data) if self._batch.pack is not None else None
         with self._lock:
             self._relied_on()
             batch = self._batch
@@ -106,7 +105,7 @@ class Intake:
                 if batch.pack is None:
                     batch.put(oid, kind, data, self._packs)
                 else:
-                    batch.pack.append(oid, kind, entry or deflate(kind, data))
+                    batch.pack.append(oid, kind, data)
             except OSError as error:
                 self._batch = _Batch()
                 self._lost += 1

@@ -1,8 +1,8 @@
 """Writes one pack, object by object, without deltas: for the many objects of a first import.
 
 Owns the form of a pack and of its index (gitformat-pack(5)). Promises: what was appended can be read at
-once; the pack and its index are on the disk, whole, before they have their names; of an object nothing is
-kept in memory but where it lies.
+once; the pack and its index are on the disk, whole, before they have their names; of an object that is
+written nothing is kept in memory but where it lies, and little is on its way there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import secrets
 import struct
 import zlib
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -27,6 +28,13 @@ LEVEL = 1
 TEMPORARY = "tmp_convergence_"
 """How the names of unfinished packs begin, so that those left by a crash can be swept."""
 
+DEFLATERS = 2
+"""Threads that deflate: zlib needs no interpreter, and takes as long as all else in a first import."""
+
+BYTES_AHEAD = 1024 * 1024
+"""Bytes of objects that may wait for them."""
+
+_Entry = tuple[bytes, bytes]
 _NUMBERS: dict[ObjectKind, int] = {"commit": 1, "tree": 2, "blob": 3}
 _HEADER_BYTES = 12
 _READ_BYTES = 1024 * 1024
@@ -41,7 +49,7 @@ class _Place(NamedTuple):
     crc: int
 
 
-def deflate(kind: ObjectKind, data: bytes) -> tuple[bytes, bytes]:
+def _deflate(kind: ObjectKind, data: bytes) -> _Entry:
     """An object's entry in a pack: its head, and its bytes deflated."""
     size = len(data)
     byte = _NUMBERS[kind] << 4 | size & 15
@@ -68,34 +76,58 @@ class PackWriter:
         self._stream = open(f"{self._stem}.pack", "x+b", opener=read_only)  # noqa: SIM115 - open until it is finished
         self._stream.write(bytes(_HEADER_BYTES))
         self._places: dict[Oid, _Place] = {}
-        self.size = _HEADER_BYTES
+        self._ahead: dict[Oid, tuple[ObjectKind, bytes, Future[_Entry]]] = {}
+        """What is being deflated, in the order in which it came."""
+        self._bytes_ahead = 0
+        self._deflaters = ThreadPoolExecutor(DEFLATERS, "deflate")  # as humble as the thread that begins one
+        self._size = _HEADER_BYTES
         """Bytes in the file so far."""
 
-    def __contains__(self, oid: Oid) -> bool:
-        return oid in self._places
+    @property
+    def size(self) -> int:
+        """Bytes in the file once all is there, at most."""
+        return self._size + self._bytes_ahead
 
-    def append(self, oid: Oid, kind: ObjectKind, entry: tuple[bytes, bytes]) -> None:
-        """Adds what `deflate` made of an object."""
-        head, body = entry
-        start = self.size + len(head)
-        self._stream.write(head)
-        self._stream.write(body)
-        self._places[oid] = _Place(
-            kind, start, start + len(body), len(head), zlib.crc32(body, zlib.crc32(head))
-        )
-        self.size = start + len(body)
+    def __contains__(self, oid: Oid) -> bool:
+        return oid in self._places or oid in self._ahead
+
+    def append(self, oid: Oid, kind: ObjectKind, data: bytes) -> None:
+        """Adds an object; waits where too much is being deflated."""
+        self._ahead[oid] = kind, data, self._deflaters.submit(_deflate, kind, data)
+        self._bytes_ahead += len(data)
+        while self._bytes_ahead > BYTES_AHEAD:
+            self._write_first()
 
     def read(self, oid: Oid) -> tuple[ObjectKind, bytes]:
         """An object that was appended."""
+        if oid in self._ahead:
+            return self._ahead[oid][:2]
         place = self._places[oid]
         self._stream.flush()
         return place.kind, zlib.decompress(
             os.pread(self._stream.fileno(), place.end - place.start, place.start)
         )
 
+    def _write_first(self) -> None:
+        """Writes what was appended first of what is being deflated."""
+        oid = next(iter(self._ahead))
+        kind, data, entry = self._ahead[oid]
+        head, body = entry.result()
+        start = self._size + len(head)
+        self._stream.write(head)
+        self._stream.write(body)
+        self._places[oid] = _Place(
+            kind, start, start + len(body), len(head), zlib.crc32(body, zlib.crc32(head))
+        )
+        self._size = start + len(body)
+        self._bytes_ahead -= len(data)
+        del self._ahead[oid]
+
     def finish(self) -> None:
         """Makes the pack durable and gives it its name. Afterwards it is closed, however this ends."""
         try:
+            while self._ahead:
+                self._write_first()
             digest = self._seal()
             with open(f"{self._stem}.idx", "xb", opener=read_only) as index:
                 index.write(self._index(digest))
@@ -109,6 +141,7 @@ class PackWriter:
 
     def drop(self) -> None:
         """Takes away what has no name yet."""
+        self._deflaters.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(OSError):
             self._stream.close()
         for suffix in (".pack", ".idx"):
@@ -127,8 +160,8 @@ class PackWriter:
         digest = hashlib.sha1(usedforsecurity=False)
         while piece := stream.read(_READ_BYTES):
             digest.update(piece)
-        if stream.tell() != self.size:
-            raise OSError(f"{self._stem}.pack has {stream.tell()} bytes instead of {self.size}")
+        if stream.tell() != self._size:
+            raise OSError(f"{self._stem}.pack has {stream.tell()} bytes instead of {self._size}")
         stream.write(digest.digest())
         stream.flush()
         return digest.digest()

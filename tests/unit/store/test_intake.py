@@ -53,7 +53,15 @@ def packs(store: GitStore) -> list[str]:
     return sorted(os.listdir(Path(store.path, "objects", "pack")))
 
 
-@pytest.mark.parametrize("blobs", [[b"one", b"two"], many(), [os.urandom(intake.FEW_BYTES), b"", b"x"]])
+@pytest.mark.parametrize(
+    "blobs",
+    [
+        [b"one", b"two"],
+        many(),
+        [os.urandom(intake.FEW_BYTES), b"", b"x"],
+        [b"%d" % number * (packfile.BYTES_AHEAD // 2) for number in range(6)],
+    ],
+)
 def test_what_is_written_can_be_read_before_and_after_it_is_on_the_disk(
     store: GitStore, blobs: list[bytes]
 ) -> None:
