@@ -318,7 +318,8 @@ class Session(TypedDict):
 
     `machine` wrote last, as far as is known. `at` is the time of the last record, `began` of the first.
     `records` is an estimate where not `exact`. `origin`: the session that it was made from. `state`: it lies
-    here, was removed here, or is only in the store. `path` is where it lies.
+    here, was removed here, or is only in the store. `path` is where it lies. `open_on`: the other machines
+    that have it open.
     """
 
     id: str
@@ -333,6 +334,7 @@ class Session(TypedDict):
     origin: str | None
     state: Literal["here", "removed", "store"]
     path: str | None
+    open_on: list[str]
 
 
 class Sessions(TypedDict):

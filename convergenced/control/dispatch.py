@@ -296,7 +296,8 @@ class Dispatcher:
         only = None if wanted is None else sessions.project_named(parts, replicas, wanted)
         offset, limit = (int(_number(params, name) or 0) for name in ("offset", "limit"))
         limit = min(limit or sessions.MAX_PAGE, sessions.MAX_PAGE)
-        self._tell(reply, lambda: sessions.list_sessions(parts, replicas, only, offset, limit))
+        live = self._engine.roll_call.elsewhere()
+        self._tell(reply, lambda: sessions.list_sessions(parts, replicas, only, offset, limit, live))
 
     def _session_history(self, params: dict[str, Json], reply: Reply) -> None:
         parts, replicas, text = self._parts, self._replicas(), _required(params, "session")

@@ -28,6 +28,7 @@ from convergenced.sync.board import Missing
 from convergenced.sync.catalog import read_catalog
 from convergenced.sync.engine import Engine
 from convergenced.sync.ingest import policy_of
+from convergenced.sync.presence import LiveSession
 from convergenced.sync.replica import Parts, Replica, lineage_of, replica_ref
 from convergenced.sync.restoring import Restored, restore
 from convergenced.sync.scan import TRANSCRIPT_SUFFIX, session_of
@@ -65,9 +66,13 @@ def list_sessions(
     only: ProjectId | None,
     offset: int = 0,
     limit: int | None = None,
+    live: Iterable[LiveSession] = (),
 ) -> answers.Sessions:
-    """The sessions of all projects or of one, the newest first. `replicas` are the folders that take part."""
-    listing = _Listing(parts, replicas)
+    """The sessions of all projects or of one, the newest first.
+
+    `replicas` are the folders that take part, `live` what other machines have open.
+    """
+    listing = _Listing(parts, replicas, live)
     for project in projects_in(parts) if only is None else [only]:
         listing.add(project)
     found = sorted(listing.found, key=lambda one: (one.note.ended or 0.0, one.session), reverse=True)
@@ -88,6 +93,7 @@ class _Place:
     paths: Mapping[SessionId, str]
     had: Collection[SessionId]
     rewriter: Rewriter | None
+    open_on: Mapping[SessionId, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,16 @@ class _Listed:
             "origin": note.origin,
             "state": "here" if path is not None else "removed" if self.session in place.had else "store",
             "path": path,
+            "open_on": place.open_on.get(self.session, []),
         }
 
 
 class _Listing:
-    def __init__(self, parts: Parts, replicas: Iterable[Replica]) -> None:
+    def __init__(self, parts: Parts, replicas: Iterable[Replica], live: Iterable[LiveSession]) -> None:
         self._parts = parts
+        self._live: dict[ProjectId, dict[SessionId, list[str]]] = {}
+        for one in live:
+            self._live.setdefault(one.project, {}).setdefault(one.session, []).append(one.machine)
         self._replicas = _primary_first(replicas)
         self.found: list[_Listed] = []
         self.unreadable: list[answers.ProjectText] = []
@@ -128,7 +138,8 @@ class _Listing:
         mine = [one for one in self._replicas if one.project == project]
         try:
             notes = read_catalog(self._parts, project, tip)
-            place = _Place(project, self._paths(mine), self._had(mine), _rewriter(self._parts, mine))
+            rewriter, live = _rewriter(self._parts, mine), self._live.get(project, {})
+            place = _Place(project, self._paths(mine), self._had(mine), rewriter, live)
         except ConvergenceError as error:
             self.unreadable.append({"project": project, "text": str(error)})
             return

@@ -33,9 +33,10 @@ def configure(parser: Parser) -> None:
     parser.description = (
         "Lists the sessions of all projects, or of one, the newest first: what each is called or what\n"
         "was asked first, its project, the machine that wrote last, when that was, its size and records\n"
-        "(~: an estimate), whether it lies here, was removed here, or is only in the store. FROM is the\n"
-        "session that a fork or an older state was made from. The beginning of an id is enough for\n"
-        f"`session show` and the like. On a terminal the newest {SHOWN} are shown, elsewhere all."
+        "(~: an estimate), whether it lies here, was removed here, or is only in the store, and where it\n"
+        "is open just now. FROM is the session that a fork or an older state was made from. The\n"
+        "beginning of an id is enough for `session show` and the like. On a terminal the newest\n"
+        f"{SHOWN} are shown, elsewhere all."
     )
     parser.epilog = example(
         "convergencectl sessions",
@@ -136,7 +137,7 @@ def _row(one: Session, digits: int, now: float) -> list[str]:
         "?" if at is None else day(at, now),
         size(one["bytes"]),
         f"{'' if one['exact'] else '~'}{one['records']:,}",
-        clean(one["state"]),
+        clean(", ".join([one["state"], *(f"open on {name}" for name in one["open_on"])])),
         clean((one["origin"] or "")[:digits]),
     ]
 

@@ -10,7 +10,8 @@ from convergenced.control import sessions
 from convergenced.control.protocol import INVALID_PARAMS, Json
 from convergenced.control.sessions import read_conversation
 from convergenced.errors import ConvergenceError, UsageError
-from convergenced.model import ProjectId
+from convergenced.model import MachineId, ProjectId
+from convergenced.sync.presence import LiveSession
 from tests.unit.control.test_dispatch import Desk
 from tests.unit.sync.engines import INTERVAL
 from tests.unit.sync.world import World, sid
@@ -59,6 +60,14 @@ def test_sessions_are_listed_newest_first_with_where_they_are(desk: Desk) -> Non
     ]
     paths = [one["path"] for one in found["sessions"]]
     assert paths == [desk.machine.transcript(ELSEWHERE), desk.machine.transcript(TWO), None]
+
+
+def test_where_a_session_is_open_is_told(desk: Desk) -> None:
+    parts, here = desk.machine.parts, [desk.machine.app]
+    live = LiveSession(ProjectId("app"), TWO, "bob", MachineId("id-of-bob"), 0.0)
+    found = sessions.list_sessions(parts, here, None, live=[live])
+    assert [one["open_on"] for one in found["sessions"]] == [[], ["bob"], []]
+    assert [one["open_on"] for one in ask(desk, "sessions")["sessions"]] == [[], [], []]
 
 
 def test_a_page_of_them_can_be_asked_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

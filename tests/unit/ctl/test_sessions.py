@@ -42,6 +42,7 @@ def session(number: str, title: str, at: str | None, **more: object) -> Session:
         "origin": None,
         "state": "here",
         "path": None,
+        "open_on": [],
     }
     return found | more  # type: ignore[return-value]
 
@@ -100,6 +101,11 @@ def test_ids_are_shown_as_far_as_they_differ_and_forks_with_what_they_came_from(
 )
 def test_days_are_named_as_one_remembers_them(at: str, shown: str) -> None:
     assert lines([session(ONE, "x", at)], 1, plain(100), NOW)[1].split("laptop  ")[1].startswith(f"{shown} ")
+
+
+def test_a_session_that_is_open_elsewhere_says_so() -> None:
+    out = lines([session(ONE, "x", None, open_on=["desktop"])], 1, plain(100), NOW)
+    assert out[1].endswith("  here, open on desktop")
 
 
 def test_no_session_says_where_to_look() -> None:
