@@ -5,15 +5,31 @@ from __future__ import annotations
 from convergenced.control.answers import Attention, Peer, Project, Status
 from convergenced.errors import AttentionError, DegradedError
 
-from .render import Column, Terminal, clean, clock, parse_time, plural, portion, size, table, tilde, when
+from .render import (
+    Column,
+    Terminal,
+    clean,
+    clock,
+    parse_time,
+    plural,
+    portion,
+    size,
+    span,
+    table,
+    tilde,
+    when,
+)
 
 NARROW = 80
 """Columns below which times are shown without the time of day."""
 _UNSETTLED = {"conflict", "quarantined"}
+_SELF_HELP = {"unreachable", "outpaced"}
+"""Kinds of what is told but comes right by itself."""
 _MOVING = {
-    "pending": "to commit",
+    "look": "to commit",
+    "exchange": "to exchange",
     "ahead": "to send",
-    "behind": "to fetch",
+    "behind": "to take in",
 }
 _PROJECT_COLUMNS = (
     Column("PROJECT", least=12),
@@ -43,7 +59,19 @@ def exit_code(status: Status) -> int:
 
 def _needing(status: Status) -> list[Attention]:
     """What waits for a person. A peer that cannot be reached is told, but may come back by itself."""
-    return [one for one in status["attention"] if one["kind"] != "unreachable"]
+    return [one for one in status["attention"] if one["kind"] not in _SELF_HELP]
+
+
+def _is_told(one: Attention, status: Status) -> bool:
+    """Whether the verdict says it in words of its own, so that it need not be counted too."""
+    if one["kind"] == "peer":
+        return True
+    broken = _daemon_state(status) in {"degraded", "halted"} and status["daemon"]["pid"] is not None
+    return (
+        broken
+        and one["project"] is None
+        and (one["kind"] == "halted" or one["text"] in status["daemon"]["reasons"])
+    )
 
 
 def verdict(status: Status, now: float) -> str:
@@ -51,10 +79,15 @@ def verdict(status: Status, now: float) -> str:
     clauses = [
         *_about_daemon(status, now),
         *_about_projects(status),
-        *(_about_peer(peer, now) for peer in status["peers"] if peer["state"] == "failing"),
+        *(_about_peer(peer, now) for peer in _failing(status) if not peer.get("away")),
         *_about_moving(status),
     ]
-    return "; ".join(clauses) if clauses else _all_well(status)
+    away = [
+        _about_away(peer, now, alone=len(status["peers"]) == 1)
+        for peer in _failing(status)
+        if peer.get("away")
+    ]
+    return "; ".join([*(clauses or [_all_well(status)]), *away])
 
 
 def lines(status: Status, terminal: Terminal, now: float) -> list[str]:
@@ -132,7 +165,7 @@ def _state_of(project: Project, now: float) -> str:
 def _about_daemon(status: Status, now: float) -> list[str]:
     daemon = status["daemon"]
     if daemon.get("pid") is None:
-        return ["no daemon runs"]
+        return ["no daemon runs, nothing is synced"]
     reasons = "; ".join(clean(reason) for reason in daemon["reasons"])
     match daemon["state"]:
         case "halted" | "degraded":
@@ -141,14 +174,15 @@ def _about_daemon(status: Status, now: float) -> list[str]:
             until = parse_time(daemon.get("paused_until") or "")
             if until is not None:
                 return [f"paused until {clock(until, now)}"]
-            return [f"paused: {reasons}" if reasons else "paused until `convergencectl resume`"]
+            return ["paused until `convergencectl resume`"]
         case "running":
-            return []
+            return [] if daemon.get("ready", True) else ["starting: your projects are being looked at"]
 
 
 def _about_projects(status: Status) -> list[str]:
     clauses = []
-    settle = len(_needing(status)) or sum(one["state"] in _UNSETTLED for one in status["projects"])
+    settle = sum(not _is_told(one, status) for one in _needing(status))
+    settle = settle or sum(one["state"] in _UNSETTLED for one in status["projects"])
     if settle:
         clauses.append("1 thing needs you" if settle == 1 else f"{settle} things need you")
     for project in status["projects"]:
@@ -171,28 +205,57 @@ def _about_peer(peer: Peer, now: float) -> str:
     return f"exchange with {clean(peer['name'])} fails{tail}: {why}"
 
 
+def _failing(status: Status) -> list[Peer]:
+    return [peer for peer in status["peers"] if peer["state"] == "failing"]
+
+
+def _about_away(peer: Peer, now: float, *, alone: bool) -> str:
+    """What there is to say of a peer that is not there just now: a laptop that sleeps is no failure."""
+    name, met = clean(peer["name"]), parse_time(peer["last_fetch"] or "")
+    if met is None:
+        return f"{name} was not reached yet: {clean(peer['error'] or 'no reason given')}"
+    return f"{name} {'not reached for ' if alone else ''}{span(now - met)}{'' if alone else ' behind'}"
+
+
 def _about_moving(status: Status) -> list[str]:
+    if status["daemon"].get("pid") is None:
+        return []
     clauses = []
     others = []
     for project in status["projects"]:
         if (progress := project.get("progress")) is None:
-            others.append(project["state"])
+            others.append(_stage(project))
         else:
             clauses.append(f"importing {clean(project['id'])}: {portion(progress['done'], progress['of'])}")
-    moving = {words: others.count(state) for state, words in _MOVING.items() if state in others}
+    moving = {words: others.count(stage) for stage, words in _MOVING.items() if stage in others}
     if moving:
         counted = ", ".join(f"{plural(n, 'project')} {words}" for words, n in moving.items())
         clauses.append(f"syncing: {counted}")
     return clauses
 
 
+def _stage(project: Project) -> str | None:
+    """What goes on for a project by itself, a key of `_MOVING`."""
+    state, waits_for = project["state"], project.get("waits_for")
+    if state not in {"pending", "ahead", "behind"} or waits_for in {"person", "claude", "peer"}:
+        return None
+    return (waits_for or "look") if state == "pending" else state
+
+
 def _all_well(status: Status) -> str:
+    """What is said where nothing goes on and nothing is wrong with anything but peers that are away."""
     if not status["projects"]:
-        return "nothing to sync yet: no project of Claude Code's was found here"
+        return "nothing to sync yet: no project takes part here (convergencectl init PATH)"
     if not status["peers"]:
         return "all committed here; no peer yet (convergencectl peer add hub URL)"
-    if any(peer["state"] == "untried" for peer in status["peers"]):
-        return "all committed here; first exchange is still to come"
+    untried = [peer for peer in status["peers"] if peer["state"] == "untried"]
+    if untried:
+        under_way = any(peer.get("busy") for peer in untried)
+        return f"all committed here; first exchange is {'under way' if under_way else 'still to come'}"
+    if all(peer["state"] == "failing" for peer in status["peers"]):
+        return "all committed here"
+    if any(one["state"] != "synced" and one.get("waits_for") != "peer" for one in status["projects"]):
+        return "not everything is synced yet"
     return "all synced"
 
 

@@ -11,6 +11,9 @@ from typing import Literal, TypedDict
 
 DaemonState = Literal["running", "paused", "degraded", "halted"]
 PeerState = Literal["ok", "failing", "untried"]
+WaitsFor = Literal["person", "look", "exchange", "claude", "peer"]
+"""What has to happen until a project is in step: a person's word, a look at its folder, an exchange,
+Claude Code's end, or a failing peer's return."""
 ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused", "quarantined", "conflict"]
 
 
@@ -31,10 +34,14 @@ class Machine(TypedDict):
 
 class _DaemonMore(TypedDict, total=False):
     paused_until: str | None
+    ready: bool
 
 
 class Daemon(_DaemonMore):
-    """The daemon itself. Without one, pid and version are None and the state is "halted"."""
+    """The daemon itself. Without one, pid and version are None and the state is "halted".
+
+    `ready` turns true once it is known what takes part.
+    """
 
     pid: int | None
     version: str | None
@@ -45,10 +52,15 @@ class Daemon(_DaemonMore):
 
 class _PeerMore(TypedDict, total=False):
     failing_since: str | None
+    away: bool
+    busy: bool
 
 
 class Peer(_PeerMore):
-    """One peer. `error` is the last failure in words while `state` is "failing"."""
+    """One peer. `error` is the last failure in words while `state` is "failing".
+
+    `away`: it could not be reached, which may pass by itself. `busy`: an exchange is under way.
+    """
 
     name: str
     url: str
@@ -75,6 +87,7 @@ class Progress(TypedDict):
 
 
 class _ProjectMore(TypedDict, total=False):
+    waits_for: WaitsFor | None
     paused_until: str | None
     progress: Progress | None
 

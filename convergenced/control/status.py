@@ -105,6 +105,7 @@ def _daemon(engine: Engine, machine: Machine, now: float) -> answers.Daemon:
         "state": state,
         "reasons": reasons,
         "paused_until": iso(board.pauses.get(ALL)),
+        "ready": engine.ready,
     }
 
 
@@ -119,6 +120,8 @@ def _peer(peer: PeerStatus, now: float, monotonic: float) -> answers.Peer:
         # While a round is under way nothing is due yet.
         "next_try": None if math.isinf(peer.due_at) else iso(now + max(0.0, peer.due_at - monotonic)),
         "failing_since": iso(peer.failing_since),
+        "away": peer.error is not None and peer.may_come_back,
+        "busy": peer.busy,
     }
 
 
@@ -147,6 +150,7 @@ def _project(engine: Engine, machine: Machine, project: ProjectId) -> answers.Pr
         "held": _held(held.result) if held is not None and held.result is not None else None,
         "last_ingest": iso(max(ingested, default=None)),
         "last_exchange": iso(max(exchanged, default=None)),
+        "waits_for": board.waits_for(project),
         "paused_until": iso(board.pauses.get(project)),
         "progress": _progress([state.progress for state in states if state.progress is not None]),
     }

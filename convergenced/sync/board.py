@@ -24,6 +24,7 @@ from convergenced.sync.scan import Glance, Scan
 
 ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused", "quarantined", "conflict"]
 Cause = Literal["work", "held", "paused", "person", "peer"]
+WaitsFor = Literal["person", "look", "exchange", "claude", "peer"]
 
 HOLDS_BOTH = "was edited in two places and holds both sides"
 """What became of a memory file, in words that follow its path."""
@@ -254,6 +255,24 @@ class Board:
             return "ahead"
         return "pending" if missing else "synced"
 
+    def waits_for(self, project: ProjectId) -> WaitsFor | None:
+        """What has to happen until the project is in step; None where it is, or is paused."""
+        if self.is_paused(project):
+            return None
+        states = self.of_project(project)
+        local = {miss.cause for state in states for miss in self._replica_missing(state, -1.0)}
+        causes = local | {miss.cause for miss in self.missing(project)}
+        if "person" in causes:
+            return "person"
+        if "work" in causes:
+            return "look" if "work" in local else "exchange"
+        if "held" in causes:
+            return "claude"
+        answering = [(name, peer) for name, peer in self.peers.items() if peer.error is None]
+        if any(self._peer_missing(project, name, peer, -1.0) for name, peer in answering):
+            return "exchange"  # others were faster; it is tried again
+        return "peer" if causes else None
+
     def summary(self) -> str:
         """One line for the service manager."""
         if self.halted is not None:
@@ -284,10 +303,10 @@ class Board:
             if peer.report is not None:
                 for project, reason in peer.report.rejected.items():
                     text = f"{name} did not take it: {reason}"
-                    fix = "see what the peer says, then: convergencectl sync"
+                    kind, fix = "rejected", "see what the peer says, then: convergencectl sync"
                     if is_behind(reason):
-                        fix = "it is tried again by itself; look at the peer if this stays"
-                    found.append(Attention("rejected", project, text, fix))
+                        kind, fix = "outpaced", "it is tried again by itself; look at the peer if this stays"
+                    found.append(Attention(kind, project, text, fix))
                 for project, refusals in peer.report.refusals.items():
                     found.extend(_refused(project, refusal) for refusal in refusals)
                 for project, outcome in peer.report.merges.items():

@@ -198,7 +198,7 @@ class Lookout:
                 self._look_at_all()
             desk.restore(WATCH)
         else:
-            desk.degrade(WATCH, ConvergenceError(trouble, "changes are still found by scanning"))
+            desk.degrade(WATCH, ConvergenceError(*_with_remedy(trouble)))
 
     def _is_stale_watch(self) -> bool:
         """Whether a watcher in trouble has had its time: what it lacked may be there for another one."""
@@ -229,6 +229,14 @@ class Lookout:
         state.last_change = desk.clock.monotonic()
         if state.first_change is None:
             state.first_change = state.last_change
+
+
+def _with_remedy(trouble: str) -> tuple[str, str]:
+    """What a watcher says, and of that the command that settles it, where there is one."""
+    what, _, last = trouble.rpartition(". ")
+    if what and ": sudo " in last:
+        return what, f"{last[0].lower()}{last[1:]}"
+    return trouble, "nothing to do: changes are still found by scanning"
 
 
 def _is_below_another(folder: str, others: Iterable[str]) -> bool:

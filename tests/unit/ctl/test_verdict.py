@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from convergenced.control.answers import Status
+from convergenced.control.answers import Attention, Status
 from ctl.render import Terminal, parse_time, width
 from ctl.verdict import exit_code, lines, verdict
 from tests.fakes.daemon import synced
@@ -166,7 +166,7 @@ def test_a_paused_project_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "said"), [("pending", "to commit"), ("ahead", "to send"), ("behind", "to fetch")]
+    ("state", "said"), [("pending", "to commit"), ("ahead", "to send"), ("behind", "to take in")]
 )
 def test_what_is_under_way_is_said(state: str, said: str) -> None:
     status = synced()
@@ -212,7 +212,8 @@ def test_without_a_daemon_the_store_alone_is_no_failure() -> None:
     status = synced()
     status["daemon"] = {"pid": None, "version": None, "uptime_s": 0, "state": "halted", "reasons": []}
     assert exit_code(status) == 0
-    assert verdict(status, NOW) == "no daemon runs"
+    project(status, state="pending")
+    assert verdict(status, NOW) == "no daemon runs, nothing is synced"
 
 
 AT_100 = """\
@@ -272,6 +273,82 @@ def test_colour_changes_nothing_but_colour() -> None:
     coloured = lines(busy(), Terminal(100, colour=True, interactive=True), NOW)
     assert any("\x1b[" in line for line in coloured)
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == lines(busy(), plain(100), NOW)
+
+
+def test_what_waits_for_a_peer_that_is_away_is_committed_all_the_same() -> None:
+    status = synced()
+    project(status, state="pending", waits_for="peer")
+    change(status["peers"][0], state="failing", away=True, error="cannot be reached")
+    assert verdict(status, NOW) == "all committed here; hub not reached for 5 min"
+    change(status["peers"][0], last_fetch=None)
+    assert verdict(status, NOW) == "all committed here; hub was not reached yet: cannot be reached"
+    assert exit_code(status) == 0
+
+
+def test_one_peer_that_sleeps_takes_nothing_from_the_others() -> None:
+    status = synced()
+    laptop = synced()["peers"][0]
+    change(laptop, name="laptop", state="failing", away=True, error="x", last_fetch="2031-05-04T12:02:00Z")
+    status["peers"].append(laptop)
+    assert verdict(status, NOW) == "all synced; laptop 3 min behind"
+    project(status, state="ahead", ahead=2, waits_for="peer")
+    assert verdict(status, NOW) == "all synced; laptop 3 min behind"
+    project(status, state="ahead", ahead=2, waits_for="exchange")
+    assert verdict(status, NOW) == "syncing: 1 project to send; laptop 3 min behind"
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "said"),
+    [
+        ("look", "syncing: 1 project to commit"),
+        ("exchange", "syncing: 1 project to exchange"),
+        ("person", "not everything is synced yet"),
+        (None, "syncing: 1 project to commit"),
+    ],
+)
+def test_pending_says_what_for(waits_for: str | None, said: str) -> None:
+    status = synced()
+    project(status, state="pending", waits_for=waits_for)
+    assert verdict(status, NOW) == said
+
+
+def test_before_anything_was_looked_at_nothing_is_said_of_it() -> None:
+    status = synced()
+    status["projects"] = []
+    change(status["daemon"], ready=False)
+    assert verdict(status, NOW) == "starting: your projects are being looked at"
+
+
+def test_a_first_exchange_under_way_is_told_from_one_to_come() -> None:
+    status = synced()
+    change(status["peers"][0], state="untried", busy=True)
+    assert verdict(status, NOW) == "all committed here; first exchange is under way"
+
+
+def test_what_the_verdict_says_is_not_counted_once_more() -> None:
+    text = "3 folders are not watched"
+    watch = {"kind": "degraded", "project": None, "text": text, "fix": "raise it: sudo sysctl x=1"}
+    status = synced()
+    status["attention"] = cast("list[Attention]", [watch])
+    change(status["daemon"], state="degraded", reasons=[text])
+    assert verdict(status, NOW) == f"degraded: {text}"
+    change(status["daemon"], state="paused")
+    assert verdict(status, NOW) == "paused until `convergencectl resume`; 1 thing needs you"
+    status = synced()
+    change(status["peers"][0], state="failing", error="denied")
+    refused = {"kind": "peer", "project": None, "text": "hub: denied", "fix": "check the key"}
+    status["attention"] = cast("list[Attention]", [refused])
+    assert verdict(status, NOW) == "exchange with hub fails: denied"
+    assert exit_code(status) == 5
+
+
+def test_a_push_that_others_outpaced_needs_nobody() -> None:
+    status = synced()
+    project(status, state="ahead", ahead=1, waits_for="exchange")
+    outpaced = {"kind": "outpaced", "project": "proj", "text": "hub did not take it", "fix": "by itself"}
+    status["attention"] = cast("list[Attention]", [outpaced])
+    assert exit_code(status) == 0
+    assert verdict(status, NOW) == "syncing: 1 project to send"
 
 
 def test_a_hostile_name_cannot_move_the_cursor() -> None:

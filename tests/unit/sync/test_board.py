@@ -10,6 +10,7 @@ import pytest
 from convergenced.machine.settings_schema import PeerSettings
 from convergenced.model import ClaudeProcess, LocalPath, Oid, ProjectId, Refusal
 from convergenced.store.branch import MergeOutcome
+from convergenced.store.refusals import BEHIND
 from convergenced.sync.board import ALL, Attention, Board, Distance, PeerStatus, ReplicaState, held_text
 from convergenced.sync.converge import Pass
 from convergenced.sync.exchange import RoundReport
@@ -51,6 +52,29 @@ def test_what_was_looked_at_and_exchanged_is_synced(board: Board) -> None:
     assert board.state_of(APP, NEAR) == "synced"
     assert board.summary() == "1 project in step"
     assert board.attention() == []
+
+
+def test_what_a_project_waits_for_is_told_apart(board: Board, state: ReplicaState, peer: PeerStatus) -> None:
+    assert board.waits_for(APP) is None
+    state.first_change = 1.0
+    assert board.waits_for(APP) == "look"
+    state.first_change = None
+    peer.report = None
+    assert board.waits_for(APP) == "exchange"
+    peer.error = "cannot be reached"
+    assert board.waits_for(APP) == "peer"
+    other = PeerStatus(PeerSettings("nas", "/nas"), report=RoundReport(rejected={APP: BEHIND}))
+    board.peers["nas"] = other
+    assert board.waits_for(APP) == "exchange"
+    state.error = "the disk is full"
+    assert board.waits_for(APP) == "person"
+    board.pauses[ALL] = None
+    assert board.waits_for(APP) is None
+
+
+def test_a_push_that_others_outpaced_is_told_and_needs_nobody(board: Board, peer: PeerStatus) -> None:
+    peer.report = RoundReport(rejected={APP: BEHIND})
+    assert [one.kind for one in board.attention()] == ["outpaced"]
 
 
 def test_what_was_not_looked_at_yet_is_pending(board: Board, state: ReplicaState) -> None:

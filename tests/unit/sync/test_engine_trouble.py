@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from convergenced.errors import StoreError, UsageError
+from convergenced.machine.watch import watches_missing
 from convergenced.model import LocalPath
 from convergenced.sync.converge import converge
 from convergenced.sync.lookout import LANE
@@ -181,13 +182,16 @@ def test_trouble_with_watching_is_told_while_it_lasts(
     world: World, pair: tuple[FakeMachine, FakeMachine]
 ) -> None:
     ann, _ = pair
-    ann.watcher.say_trouble("54 folders are not watched")
-    world.advance(700)
-    (attention,) = ann.engine.board.attention()
-    assert (attention.text, attention.fix) == (
-        "54 folders are not watched",
-        "changes are still found by scanning",
-    )
+    said = {
+        watches_missing(54, 100): "raise it: sudo sysctl fs.inotify.max_user_watches=524288",
+        "watching ended by itself": "nothing to do: changes are still found by scanning",
+    }
+    for trouble, fix in said.items():
+        ann.watcher.say_trouble(trouble)
+        world.advance(700)
+        (attention,) = ann.engine.board.attention()
+        assert attention.fix == fix
+        assert attention.text == trouble.partition(". Raise")[0]
     ann.watcher.say_trouble(None)
     world.advance(700)
     assert ann.engine.board.attention() == []
