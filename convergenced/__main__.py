@@ -24,6 +24,7 @@ from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
 from convergenced.machine.locations import Locations
+from convergenced.machine.memory import use_one_arena
 from convergenced.machine.notify import Notifier
 from convergenced.machine.settings import load_settings
 from convergenced.machine.settings_schema import PeerSettings
@@ -74,6 +75,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(once: bool) -> int:
+    use_one_arena()
     home = os.path.expanduser("~")
     locations = Locations.from_environment(os.environ, home)
     settings = load_settings(locations.config_file)

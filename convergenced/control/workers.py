@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from convergenced.control.keeper import step_back
+from convergenced.machine.memory import give_back
 
 T = TypeVar("T")
 
@@ -38,7 +39,8 @@ Jobs = queue.SimpleQueue[Callable[[], None] | None]
 class ThreadWorkers:
     """One daemon thread for each lane that has something to do.
 
-    It ends after `rest` seconds without a job, and with it what was opened for that thread alone.
+    It ends after `rest` seconds without a job, and with it what was opened for that thread alone; the memory
+    that its work took is given back.
     """
 
     def __init__(self, rest: float = REST) -> None:
@@ -81,7 +83,10 @@ class ThreadWorkers:
         with contextlib.suppress(queue.Empty):
             return jobs.get(timeout=self._rest)
         with self._lock:
-            if jobs.empty():
+            is_over = jobs.empty()
+            if is_over:
                 self._lanes.pop(lane, None)
-                return None
+        if is_over:
+            give_back()
+            return None
         return jobs.get()
