@@ -133,7 +133,7 @@ def peer_table(peers: list[Peer], terminal: Terminal, now: float) -> list[str]:
     rows = [
         (
             clean(one["name"]),
-            one["state"],
+            "away" if one["state"] == "failing" and one.get("away") else one["state"],
             when(one["last_fetch"], now, short=short),
             when(one["last_push"], now, short=short),
             clean(tilde(one["url"])),
@@ -273,7 +273,8 @@ def _attention(attention: list[Attention], terminal: Terminal) -> list[str]:
     out = []
     for one in attention:
         where = f"{clean(one['project'])}: " if one["project"] else ""
-        out += terminal.paragraph(f"{where}{clean(one['text'])}", first="! ", indent="  ")
+        mark = "·" if one["kind"] in _SELF_HELP else "!"
+        out += terminal.paragraph(f"{where}{clean(one['text'])}", first=f"{mark} ", indent="  ")
         # Whole, however long: a command with a line break in it cannot be copied.
         out += [f"  → {clean(one['fix'])}"] if one["fix"] else []
     return out
