@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from convergenced.canon import transcript
 from convergenced.canon.rewrite import Rewriter
+from convergenced.canon.secrets import FINGERPRINT_DIGITS, find_secrets
 from convergenced.canon.signed import signed_spans
 from convergenced.control import protocol
 from convergenced.errors import (
@@ -39,6 +40,7 @@ from convergenced.merge.roster import (
 from convergenced.merge.tree import merge_projects
 from convergenced.model import MODE_BLOB, MODE_TREE, Content, Oid, SessionId, TreeEntry
 from convergenced.store.objects import format_commit, format_tree, object_id, parse_commit, parse_tree
+from tests import labelled
 from tests.fakes.store import MemoryStore
 from tests.fuzz import mutation
 
@@ -118,6 +120,21 @@ def check_signed(line: bytes) -> None:
         canonical = Rewriter(mutation.EVERYONE[0]).canonicalize(line, Content.JSON)
         kept = [canonical[start:stop] for start, stop in signed_spans(canonical)]
         assert kept == [line[start:stop] for start, stop in spans]
+
+
+def check_secrets(data: bytes) -> None:
+    """Findings stand apart and in order, show little, and are the same among other records."""
+    found = find_secrets(data, b"salt")
+    end = 0
+    for one in found:
+        assert end <= one.start < one.end <= len(data)
+        end = one.end
+        assert len(one.fingerprint) == FINGERPRINT_DIGITS
+        assert one.shown.isprintable()
+        assert len(one.shown) < 40
+        assert one.what
+    among = find_secrets(b"\n\n" + data, b"salt")
+    assert [one.fingerprint for one in among] == [one.fingerprint for one in found]
 
 
 def check_roster(data: bytes) -> None:
@@ -383,6 +400,10 @@ def _roster_seeds() -> list[bytes]:
     ]
 
 
+def _secret_seeds() -> list[bytes]:
+    return [one.data for one in labelled.positives(1, 1)]
+
+
 def _frame_seeds() -> list[bytes]:
     error = ConvergenceError("what", "do")
     return [
@@ -425,6 +446,7 @@ def _memory_seeds() -> list[bytes]:
 TARGETS = {
     "rewrite": Target(check_rewrite, _rewrite_seeds),
     "transcript": Target(check_transcript, _transcript_seeds),
+    "secrets": Target(check_secrets, _secret_seeds),
     "roster": Target(check_roster, _roster_seeds),
     "frame": Target(check_frame, _frame_seeds),
     "objects": Target(check_objects, _object_seeds),

@@ -11,6 +11,7 @@ import pytest
 
 from convergenced.canon import transcript
 from convergenced.canon.rewrite import Rewriter
+from convergenced.canon.secrets import find_secrets
 from convergenced.canon.signed import signed_spans
 from convergenced.errors import ConfigError, StoreError
 from convergenced.machine.checkouts import normalize_git_url
@@ -75,6 +76,31 @@ def test_rewriting(own: Anchors, piece: bytes) -> None:
 def test_a_long_path_full_of_what_could_be_an_anchor() -> None:
     data = b"x/c/src/proj/" * (LONG // 13)
     assert Rewriter(mutation.WINDOWS[0]).canonicalize(data, Content.TEXT) == data
+
+
+LEADS = (b"", b"password='", b"x://u:", b"eyJ", b"-----BEGIN PRIVATE " + b"KEY-----")
+
+
+@pytest.mark.parametrize("lead", LEADS, ids=repr)
+def test_secrets_that_begin_and_never_end(lead: bytes) -> None:
+    pieces = b"""
+    gh\x70_ sk- sk-ant-api03- - _ a_ xox\x62- eyJ \\neyJ eyJ. eyJa.eyJ . a. :// ://a: a://a:b x:\\/\\/ :\\ \\ \\\\/
+    \\/ password= password:a1 token=a1 secret='a1B2 " key=" api_key= api_key="\\/ hooks webhooks/1234567890123456/
+    AKI\x41 AIz\x61 authorization:basic AccountKey= Key=A/
+    A1b2 A/ = { Maaaaaaaaaaaaaaaaaaaaaaa.abcdef. 12345678:AA
+    --password password> SG. a:b@ secret:str= \\u00 k hf_a1 github_pat_ pypi-AgE x1 passphrase: -----BEGIN
+    """.split()
+    for piece in (
+        *pieces,
+        b"bearer a ",
+        b" ",
+        b"\n",
+        b"\n{",
+        b"key ",
+        b"--token ",
+        b"authorization: basic a",
+    ):
+        find_secrets(lead + piece * (40_000 // len(piece)), b"")
 
 
 READERS: dict[str, Callable[[bytes], object]] = {
