@@ -127,12 +127,18 @@ class _Round:
         self._projects = projects
         self._trusted = trusted
         self._report = RoundReport(unfit=dict(unfit))
+        self._tips: dict[ProjectId, Oid | None] = {}
+        """Where our branches are, looked up once a turn: what is committed meanwhile gets the next round."""
+        self._tracks: dict[ProjectId, Oid | None] = {}
+        """Where the peer's are, as we know it."""
 
     def run(self) -> RoundReport:
         for _ in range(MAX_TURNS):
             self._report.rejected.clear()
             listing = self._peer.list()
             steps.reached("exchange.listed")
+            self._tips = {project: tip_of(self._store, project) for project in self._projects}
+            self._tracks = {project: self._read_tracked(project) for project in self._projects}
             self._report.offered = _projects_in(listing)
             self._forget_vanished()
             self._fetch()
@@ -160,25 +166,30 @@ class _Round:
     def _skips(self, project: ProjectId) -> bool:
         return project in self._report.strangers or project in self._report.refusals
 
-    def _tracked(self, project: ProjectId) -> Oid | None:
+    def _read_tracked(self, project: ProjectId) -> Oid | None:
         return ref_of(self._store, tracking_ref(self._name, project))
+
+    def _track(self, project: ProjectId, tip: Oid | None) -> None:
+        """Notes where the peer's branch is."""
+        if self._tracks[project] != tip:
+            self._store.swap(tracking_ref(self._name, project), self._tracks[project], tip)
+            self._tracks[project] = tip
 
     def _forget_vanished(self) -> None:
         """A branch that is gone from the peer is no longer what we think it has."""
         for project in self._projects:
-            known = self._tracked(project)
-            if known is not None and project not in self._report.offered:
-                self._store.swap(tracking_ref(self._name, project), known, None)
+            if project not in self._report.offered:
+                self._track(project, None)
 
     def _fetch(self) -> None:
         wanted = {
             project: tip
             for project, tip in self._report.offered.items()
-            if project in self._projects and not self._skips(project) and self._tracked(project) != tip
+            if project in self._projects and not self._skips(project) and self._tracks[project] != tip
         }
-        for project in [project for project, tip in wanted.items() if tip == tip_of(self._store, project)]:
+        for project in [project for project, tip in wanted.items() if tip == self._tips[project]]:
             # What we pushed ourselves, perhaps in a round whose answer got lost.
-            self._store.swap(tracking_ref(self._name, project), self._tracked(project), wanted.pop(project))
+            self._track(project, wanted.pop(project))
         former = {project: self._report.unfit.pop(project, None) for project in wanted}
         for project, known in former.items():
             if known is not None and known.tip == wanted[project] and known.left > 0:
@@ -186,14 +197,16 @@ class _Round:
                 self._set_aside(project, replace(known, left=known.left - 1))
         if not wanted:
             return
+        refs = {project_ref(project): tracking_ref(self._name, project) for project in wanted}
         try:
-            self._peer.fetch({project_ref(project): tracking_ref(self._name, project) for project in wanted})
+            self._peer.fetch(refs)
         except BranchesRefusedError as error:
             for ref, reason in error.reasons.items():
                 project = ProjectId(ref.removeprefix(PROJECTS))
                 tip, known = wanted.pop(project), former[project]
                 wait = min(2 * known.wait, MAX_WAIT) if known is not None and known.tip == tip else 1
                 self._set_aside(project, Unfit(tip, reason, wait, wait))
+        self._tracks |= {project: self._read_tracked(project) for project in wanted}
         self._report.fetched.extend(project for project in wanted if project not in self._report.fetched)
 
     def _set_aside(self, project: ProjectId, unfit: Unfit) -> None:
@@ -202,9 +215,10 @@ class _Round:
 
     def _merge(self) -> None:
         for project in self._projects:
-            tracked, tip = self._tracked(project), tip_of(self._store, project)
-            if tracked is None or tracked == tip or self._skips(project):
+            tracked = self._tracks[project]
+            if tracked in (None, self._tips[project]) or self._skips(project):
                 continue
+            tip = self._tips[project] = tip_of(self._store, project)
             try:
                 if not self._is_ours(project, tracked, tip):
                     self._report.strangers.append(project)
@@ -215,6 +229,7 @@ class _Round:
                 continue
             if outcome.commit != tip:
                 self._report.merges[project] = outcome
+                self._tips[project] = outcome.commit
 
     def _is_ours(self, project: ProjectId, tracked: Oid, tip: Oid | None) -> bool:
         # Read in any case: a newer format must not be followed either where it only goes on from our tip.
@@ -231,8 +246,8 @@ class _Round:
         """Offers what the peer lacks; tells whether it was ahead of us in something."""
         offers = {}
         for project in self._projects:
-            tip = tip_of(self._store, project)
-            if tip is not None and tip != self._tracked(project) and not self._skips(project):
+            tip = self._tips[project]
+            if tip is not None and tip != self._tracks[project] and not self._skips(project):
                 offers[project_ref(project)] = (project, tip)
         refs = list(offers)
         if refs and with_readme and ref_of(self._store, README_REF) is not None:
@@ -252,9 +267,7 @@ class _Round:
         return behind
 
     def _note_pushed(self, project: ProjectId, tip: Oid) -> None:
-        known = self._tracked(project)
-        if known != tip:
-            self._store.swap(tracking_ref(self._name, project), known, tip)
+        self._track(project, tip)
         if project not in self._report.pushed:
             self._report.pushed.append(project)
 
