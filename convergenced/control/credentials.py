@@ -1,10 +1,13 @@
-"""Who is at the other end of a Unix socket, as the kernel tells it."""
+"""Who is at the other end of a Unix socket, as the kernel tells it.
+
+Imports no more than it must: a hook of every session asks.
+"""
 
 from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _SOL_LOCAL = 0
 _LOCAL_PEERCRED = 0x001
@@ -14,8 +17,7 @@ _XUCRED = struct.Struct("@IIh16I")
 _UCRED = struct.Struct("@iII")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """User and process at the other end; the pid is None where the system does not tell."""
 
     uid: int

@@ -359,14 +359,14 @@ class Dispatcher:
         self._shutdown()
 
     def _known(self, names: Iterable[str]) -> list[ProjectId]:
-        """The projects meant, by id or by a path in them. Raises `UsageError`."""
-        states = self._engine.board.replicas.values()
+        """The projects meant, by id, root or context folder. Raises `UsageError`."""
+        states, machine = self._engine.board.replicas.values(), self._parts.machine
         found: list[ProjectId] = []
         for name in names:
             matches = {
                 state.replica.project
                 for state in states
-                if name in (state.replica.project, state.replica.root)
+                if name in (state.replica.project, state.replica.root, state.replica.context_dir(machine))
             }
             if not matches:
                 mine = ", ".join(self._engine.board.projects()) or "none yet"

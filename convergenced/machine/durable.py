@@ -89,14 +89,14 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: LocalPath, data: bytes) -> None:
-    """Puts one of our own small files in place, 0600, whole or not at all.
+def write_durably(path: LocalPath, data: bytes, mode: int = 0o600) -> None:
+    """Puts one of our own small files (or Claude's settings) in place, whole or not at all.
 
     Missing folders are made. Where `path` is a symlink (a config kept among dotfiles) the file it
     points to is written and the link stays. Raises `ConvergenceError`.
     """
     with explained(f"cannot write {path}"):
-        _put(os.path.realpath(path), data, os.replace)
+        _put(os.path.realpath(path), data, os.replace, mode)
 
 
 def create_durably(path: LocalPath, data: bytes) -> bool:
@@ -109,7 +109,7 @@ def create_durably(path: LocalPath, data: bytes) -> bool:
     return True
 
 
-def _put(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
+def _put(path: str, data: bytes, publish: Callable[[str, str], None], mode: int = 0o600) -> None:
     """Writes `data` beside `path`, syncs it and lets `publish(temporary, path)` give it its name."""
     folder = os.path.dirname(path)
     make_private_folders(folder)
@@ -118,6 +118,8 @@ def _put(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
     try:
         try:
             write_all(descriptor, data)
+            if mode != 0o600:
+                os.fchmod(descriptor, mode)
             sync(descriptor)
         finally:
             os.close(descriptor)

@@ -6,8 +6,6 @@ so that daemon and client agree. The folders are those platformdirs names for th
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import re
@@ -21,12 +19,8 @@ from platformdirs.unix import Unix
 
 from convergenced.errors import ConvergenceError
 from convergenced.machine.durable import create_durably, explained, make_private_folders, read_bounded
+from convergenced.machine.runtime import APP, folder_of_all, socket_path
 from convergenced.model import LocalPath, MachineId
-
-APP = "convergence"
-
-MAX_SOCKET_PATH = 100
-"""Bytes. Linux allows 107 and macOS 103; a little is left for a temporary name."""
 
 DEFAULT_CLEANUP_DAYS = 30
 """Claude Code's own default of `cleanupPeriodDays`."""
@@ -62,27 +56,15 @@ class Locations:
         `CONVERGENCE_HOME` is not absolute.
         """
         uid = os.getuid() if uid is None else uid
-        if together := environ.get("CONVERGENCE_HOME"):
-            if together.startswith("~/"):
-                together = os.path.join(home, together[2:])
-            if not os.path.isabs(together):
-                raise ConvergenceError(
-                    f"CONVERGENCE_HOME is not an absolute path: {together}", "give the whole path"
-                )
-            together = os.path.normpath(together)
-            return cls._below((together, together, together, together), environ, uid)
-        mac = platform == "darwin"
-        named = (MacOS if mac else Unix)(APP, appauthor=False)
-        # Not platformdirs' runtime folder: asking for it may make one and warn.
-        runtime = _runtime(environ, uid) or (
-            os.path.join(home, "Library", "Caches", "TemporaryItems", APP) if mac else _private_temporary(uid)
-        )
-        folders = (named.user_config_dir, named.user_data_dir, named.user_state_dir, runtime)
-        return cls._below(folders, environ, uid)
+        socket = socket_path(environ, home, platform, uid)
+        if together := folder_of_all(environ, home):
+            return cls._below((together, together, together), socket)
+        named = (MacOS if platform == "darwin" else Unix)(APP, appauthor=False)
+        return cls._below((named.user_config_dir, named.user_data_dir, named.user_state_dir), socket)
 
     @classmethod
-    def _below(cls, folders: tuple[str, str, str, str], environ: Mapping[str, str], uid: int) -> Locations:
-        config, data, state, runtime = folders
+    def _below(cls, folders: tuple[str, str, str], socket: str) -> Locations:
+        config, data, state = folders
 
         def at(*parts: str) -> LocalPath:
             return LocalPath(os.path.join(*parts))
@@ -94,7 +76,7 @@ class Locations:
             backups_dir=at(state, "backups"),
             activity_log=at(state, "activity.jsonl"),
             machine_id_file=at(data, "machine-id"),
-            socket=_short_socket(os.path.join(runtime, "control.sock"), environ, uid),
+            socket=LocalPath(socket),
             lock_file=at(state, "daemon.lock"),
         )
 
@@ -122,40 +104,6 @@ def make_socket_folder(socket: LocalPath) -> None:
             os.close(descriptor)
 
 
-def _runtime(environ: Mapping[str, str], uid: int) -> str | None:
-    """The session's runtime folder, where it exists and belongs to this user."""
-    for folder in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
-        if os.path.isabs(folder) and _owned(folder, uid):
-            return os.path.join(os.path.normpath(folder), APP)
-    return None
-
-
-def _owned(folder: str, uid: int) -> bool:
-    try:
-        found = os.stat(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG):
-            return False
-        raise
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
-
-
-def _private_temporary(uid: int) -> str:
-    # Not $TMPDIR: it differs between a login and a service, and both must find the same socket.
-    return f"/tmp/{APP}-{uid}"  # noqa: S108 (made 0700 and owner-checked by make_socket_folder)
-
-
-def _short_socket(path: str, environ: Mapping[str, str], uid: int) -> LocalPath:
-    """`path`, or where it is too long for a socket a short one that depends on nothing but it."""
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        return LocalPath(path)
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16] + ".sock"
-    runtime = _runtime(environ, uid)
-    if runtime is not None and len(os.fsencode(runtime)) + 1 + len(name) <= MAX_SOCKET_PATH:
-        return LocalPath(os.path.join(runtime, name))
-    return LocalPath(os.path.join(_private_temporary(uid), name))
-
-
 @dataclass(frozen=True, slots=True)
 class ClaudeLocations:
     """Where Claude Code keeps what it writes: `$CLAUDE_CONFIG_DIR`, else `~/.claude`."""
@@ -176,6 +124,11 @@ class ClaudeLocations:
         return LocalPath(os.path.join(self.config_dir, "projects"))
 
     @property
+    def settings(self) -> LocalPath:
+        """The user's settings, hooks among them."""
+        return LocalPath(os.path.join(self.config_dir, "settings.json"))
+
+    @property
     def sessions(self) -> LocalPath:
         """One `<pid>.json` per running client."""
         return LocalPath(os.path.join(self.config_dir, "sessions"))
@@ -187,7 +140,7 @@ class ClaudeLocations:
         judge.
         """
         try:
-            raw = read_bounded(LocalPath(os.path.join(self.config_dir, "settings.json")), MAX_CLAUDE_SETTINGS)
+            raw = read_bounded(self.settings, MAX_CLAUDE_SETTINGS)
             settings = json.loads(raw) if raw is not None else None
         except (ConvergenceError, ValueError, RecursionError):
             return DEFAULT_CLEANUP_DAYS

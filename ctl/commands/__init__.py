@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "conflict": Command("conflict", "settle a memory file that holds both sides"),
     "doctor": Command("doctor", "what can and cannot be synced; check and repair everything"),
     "config": Command("config", "read and change the configuration"),
+    "hook": Command("hook", "have Claude Code itself tell when there is something to sync"),
     "service": Command("service", "the user service that keeps the daemon running"),
     "version": Command("version", "versions of client and daemon"),
     "demo": Command("demo", "see it work: two machines in a temporary directory"),

@@ -14,12 +14,12 @@ import pytest
 from convergenced.errors import ConvergenceError
 from convergenced.machine import durable, locations
 from convergenced.machine.locations import (
-    MAX_SOCKET_PATH,
     ClaudeLocations,
     Locations,
     load_or_create_machine_id,
     make_socket_folder,
 )
+from convergenced.machine.runtime import MAX_SOCKET_PATH
 from convergenced.model import LocalPath
 
 UID = 4242
