@@ -23,6 +23,7 @@ from convergenced.errors import ConvergenceError
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
+from convergenced.machine.desktop import show_on_desktop
 from convergenced.machine.locations import Locations
 from convergenced.machine.memory import use_one_arena
 from convergenced.machine.notify import Notifier
@@ -102,6 +103,7 @@ def _run(once: bool) -> int:
                 LocalPath(os.path.join(locations.backups_dir, folder)), keep
             ),
             aside=aside,
+            show=lambda title, text: show_on_desktop(title, text, os.environ),
             keeper=StoreKeeper(locations.store),
             on_turn=_Pulse(notifier, lambda: engine, parts.clock),
             # `watchdog_interval` is half of what the manager waits for, and every second turn tells it.

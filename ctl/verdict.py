@@ -23,7 +23,7 @@ from .render import (
 NARROW = 80
 """Columns below which times are shown without the time of day."""
 _UNSETTLED = {"conflict", "quarantined"}
-_SELF_HELP = {"unreachable", "outpaced"}
+SELF_HELP = {"unreachable", "outpaced"}
 """Kinds of what is told but comes right by itself."""
 _MOVING = {
     "look": "to commit",
@@ -59,7 +59,7 @@ def exit_code(status: Status) -> int:
 
 def _needing(status: Status) -> list[Attention]:
     """What waits for a person. A peer that cannot be reached is told, but may come back by itself."""
-    return [one for one in status["attention"] if one["kind"] not in _SELF_HELP]
+    return [one for one in status["attention"] if one["kind"] not in SELF_HELP]
 
 
 def _is_told(one: Attention, status: Status) -> bool:
@@ -273,7 +273,7 @@ def _attention(attention: list[Attention], terminal: Terminal) -> list[str]:
     out = []
     for one in attention:
         where = f"{clean(one['project'])}: " if one["project"] else ""
-        mark = "·" if one["kind"] in _SELF_HELP else "!"
+        mark = "·" if one["kind"] in SELF_HELP else "!"
         out += terminal.paragraph(f"{where}{clean(one['text'])}", first=f"{mark} ", indent="  ")
         # Whole, however long: a command with a line break in it cannot be copied.
         out += [f"  → {clean(one['fix'])}"] if one["fix"] else []

@@ -81,6 +81,13 @@ class SecretSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Whether what needs a person is shown on the desktop."""
+
+    desktop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BackupSettings:
     """How many backups of one file are kept."""
 
@@ -107,6 +114,7 @@ class Settings:
     peers: tuple[PeerSettings, ...] = ()
     localize: LocalizeSettings = LocalizeSettings()
     secrets: SecretSettings = SecretSettings()
+    notify: NotifySettings = NotifySettings()
     backups: BackupSettings = BackupSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
 
@@ -294,6 +302,14 @@ SECTIONS: Mapping[str, tuple[Callable[..., Any], Mapping[str, Key]]] = {
         {"hold": Key(_choice("project", "machine"), '"project", or "machine": while any Claude Code runs')},
     ),
     "secrets": (SecretSettings, {"policy": Key(_choice("off", "warn", "block"), "off | warn | block")}),
+    "notify": (
+        NotifySettings,
+        {
+            "desktop": Key(
+                _TRUTH, "show what needs you (a conflict, a peer that refuses) on the desktop, once"
+            )
+        },
+    ),
     "backups": (BackupSettings, {"keep": Key(_whole(1, 1000), "of each file that was replaced")}),
     "knowledge": (
         KnowledgeSettings,

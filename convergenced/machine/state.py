@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS notice (
   project TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL,
   PRIMARY KEY (project, kind, text)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alerted (matter TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS wanted (folder TEXT, session TEXT, PRIMARY KEY (folder, session)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cataloged (project TEXT PRIMARY KEY, tip TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS catalog (
@@ -67,6 +68,7 @@ _LOOKS = (
     "SELECT peer, project, tip FROM stranger LIMIT 0",
     "SELECT project, tip FROM told LIMIT 0",
     "SELECT project, kind, text, at FROM notice LIMIT 0",
+    "SELECT matter, at FROM alerted LIMIT 0",
     "SELECT folder, session FROM wanted LIMIT 0",
     "SELECT project, tip FROM cataloged LIMIT 0",
     f"SELECT {_CATALOG_COLUMNS} FROM catalog LIMIT 0",  # noqa: S608 - a constant
@@ -401,6 +403,24 @@ class State:
             self._db.execute(
                 "INSERT OR REPLACE INTO notice VALUES (?,?,?,?)",
                 (notice.project, notice.kind, notice.text, float(notice.at)),
+            )
+
+    def alerted(self) -> dict[str, float]:
+        """The matters that a person was told of on the desktop, and when each was last there."""
+        with self._lock:
+            return dict(
+                self._db.execute(
+                    "SELECT matter, at FROM alerted WHERE typeof(matter) = 'text' AND typeof(at) = 'real'"
+                ).fetchall()
+            )
+
+    def note_alerted(self, matters: Iterable[str], at: float, expired: float) -> None:
+        """Remembers that matters were told and are there, and forgets those last there at `expired`."""
+        with self.together():
+            self._db.execute("DELETE FROM alerted WHERE at <= ?", (expired,))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO alerted VALUES (?,?)",
+                [(matter, float(at)) for matter in matters],
             )
 
     # -- sessions that people ask for

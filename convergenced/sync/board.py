@@ -26,6 +26,9 @@ ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused",
 Cause = Literal["work", "held", "paused", "person", "peer"]
 WaitsFor = Literal["person", "look", "exchange", "claude", "peer"]
 
+COMES_RIGHT = frozenset({"unreachable", "outpaced"})
+"""Kinds of `Attention` that are told but need nobody."""
+
 HOLDS_BOTH = "was edited in two places and holds both sides"
 """What became of a memory file, in words that follow its path."""
 

@@ -85,6 +85,8 @@ class Surroundings:
     """Keeps the newest few backups of each file of a context folder."""
     aside: Callable[[Callable[[], IngestReport]], IngestReport] = lambda work: work()
     """Does work that takes long where it is in nobody's way."""
+    show: Callable[[str, str], object] = lambda title, text: None
+    """Shows a person something on the desktop, where there is one."""
     keeper: Keeper = field(default_factory=NoKeeper)
     chance: Callable[[], float] = random.random
     on_turn: Callable[[], None] = field(default=lambda: None)

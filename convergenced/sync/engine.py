@@ -18,6 +18,7 @@ from convergenced.machine.settings_schema import Settings
 from convergenced.model import ProjectId
 from convergenced.ports import Checkouts, Peer
 from convergenced.store.branch import ahead_behind
+from convergenced.sync.alerts import Alerts
 from convergenced.sync.board import ALL, Board, Distance, Missing, PeerStatus, ReplicaState
 from convergenced.sync.desk import Desk, Surroundings
 from convergenced.sync.healing import Healing
@@ -53,6 +54,7 @@ class Engine:
         self._patrol = Patrol(self.desk, self._lookout)
         self.roll_call = RollCall(self.desk, self._rounds)
         self._passes.on_committed = self.roll_call.noticed
+        self._alerts = Alerts(self.desk)
         self._rescan_due = 0.0
         self._drift = 0.0
         self._waiters: list[_Waiter] = []
@@ -150,7 +152,10 @@ class Engine:
         times = [now + self.desk.surroundings.idle_turn, self._rescan_due]
         if self._lookout.due is not None:
             times.append(self._lookout.due)
-        others = (self._healing.next_due(), self._housekeeping.due, self._patrol.due, self.roll_call.due)
+        others = (
+            *(self._healing.next_due(), self._housekeeping.due, self._patrol.due),
+            *(self.roll_call.due, self._alerts.due),
+        )
         times.extend(due for due in others if due is not None)
         times.extend(due for _, due in self._passes_due())
         times.extend(peer.due_at for peer in self.board.peers.values() if self._rounds.may_start(peer))
@@ -187,6 +192,7 @@ class Engine:
         self._housekeeping.start_due()
         self._patrol.start_due()
         self.roll_call.start_due()
+        self._alerts.start_due()
         for state, due in self._passes_due():
             if now >= due:
                 self._passes.start(state)

@@ -220,6 +220,8 @@ class FakeMachine:
         self.peer = self.peers[HUB]
         """By name; another one is reached once the settings name it as well."""
         self.connections: list[Connection] = []
+        self.shown: list[tuple[str, str]] = []
+        """Titles and texts that the desktop showed."""
         self.machine = Machine(
             id=MachineId(f"id-of-{self.key}"),
             name=name,
@@ -449,6 +451,7 @@ class FakeMachine:
             workers=self.workers,
             activity=self.log,
             open_peer=self._connect,
+            show=lambda title, text: self.shown.append((title, text)),
             chance=lambda: 0.5,
         )
         self._engine = Engine(surroundings, self.settings)
