@@ -46,6 +46,11 @@ CREATE TABLE IF NOT EXISTS notice (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alerted (matter TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS wanted (folder TEXT, session TEXT, PRIMARY KEY (folder, session)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS secret (
+  folder TEXT, path TEXT, fingerprint TEXT, rule TEXT NOT NULL, shown TEXT NOT NULL,
+  start INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (folder, path, fingerprint)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS allowed (fingerprint TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cataloged (project TEXT PRIMARY KEY, tip TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS catalog (
   project TEXT NOT NULL, session TEXT NOT NULL, transcript TEXT NOT NULL, folder TEXT NOT NULL,
@@ -54,7 +59,7 @@ CREATE TABLE IF NOT EXISTS catalog (
   PRIMARY KEY (project, session)
 ) WITHOUT ROWID;
 """
-_DECIDED = ("replica", "pause", "wanted")
+_DECIDED = ("replica", "pause", "wanted", "allowed")
 """Tables that hold what a person decided: they outlive a change of their columns."""
 _CATALOG_COLUMNS = (
     "session, transcript, folder, title, prompt, began, ended, size, records, is_exact, machine, origin"
@@ -70,6 +75,8 @@ _LOOKS = (
     "SELECT project, kind, text, at FROM notice LIMIT 0",
     "SELECT matter, at FROM alerted LIMIT 0",
     "SELECT folder, session FROM wanted LIMIT 0",
+    "SELECT folder, path, fingerprint, rule, shown, start, size, digest FROM secret LIMIT 0",
+    "SELECT fingerprint, at FROM allowed LIMIT 0",
     "SELECT project, tip FROM cataloged LIMIT 0",
     f"SELECT {_CATALOG_COLUMNS} FROM catalog LIMIT 0",  # noqa: S608 - a constant
 )
@@ -115,6 +122,23 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretNote:
+    """An apparent secret in a local file, without the secret.
+
+    It stands in the lines that begin at byte `start` and have `size` bytes; `digest` tells whether they still
+    stand there. `rule`, `shown` and `fingerprint` are as `canon.secrets` has them.
+    """
+
+    path: str
+    fingerprint: str
+    rule: str
+    shown: str
+    start: int
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogNote:
     """What a listing tells of one session, as canonical text; empty where there is nothing to tell.
 
@@ -150,6 +174,12 @@ _SOUND_FILES = (
     " AND typeof(form) = 'blob'"
     " AND typeof(device) = 'integer' AND typeof(inode) = 'integer' AND typeof(size) = 'integer'"
     " AND typeof(mtime_ns) = 'integer' AND typeof(consumed) = 'integer' AND consumed BETWEEN 0 AND size"
+)
+_SOUND_SECRETS = (
+    "SELECT path, fingerprint, rule, shown, start, size, digest FROM secret WHERE folder = ?"
+    " AND typeof(path) IN ('text', 'blob') AND typeof(fingerprint) = 'text' AND typeof(rule) = 'text'"
+    " AND typeof(shown) = 'text' AND typeof(start) = 'integer' AND typeof(size) = 'integer'"
+    " AND typeof(digest) = 'blob' AND start >= 0 AND size >= 0 ORDER BY path, start, fingerprint"
 )
 _SOUND_REPLICAS = (
     "SELECT folder, project, root, by_hand FROM replica WHERE typeof(folder) = 'text'"
@@ -334,7 +364,7 @@ class State:
         """Forgets all that is known of a project and of its folders, but not that it is paused."""
         with self.together():
             folders = self._db.execute("SELECT folder FROM replica WHERE project = ?", (project,)).fetchall()
-            for table in ("file", "head", "wanted"):
+            for table in ("file", "head", "wanted", "secret"):
                 self._db.executemany(f"DELETE FROM {table} WHERE folder = ?", folders)  # noqa: S608
             for table in ("replica", "said", "stranger", "told", "notice", "cataloged", "catalog"):
                 self._db.execute(f"DELETE FROM {table} WHERE project = ?", (project,))  # noqa: S608
@@ -442,6 +472,71 @@ class State:
         """Forgets it: the session is there."""
         with self._lock:
             self._db.execute("DELETE FROM wanted WHERE folder = ? AND session = ?", (folder, session))
+
+    # -- apparent secrets
+
+    def secrets(self, folder: str) -> list[SecretNote]:
+        """The apparent secrets that were met in a context folder's files, in the order of their places."""
+        with self._lock:
+            rows = self._db.execute(_SOUND_SECRETS, (folder,)).fetchall()
+        return [SecretNote(_path(path), *rest) for path, *rest in rows]
+
+    def note_secrets(self, folder: str, path: str, notes: Iterable[SecretNote]) -> None:
+        """Remembers the apparent secrets of a file, and no others of it."""
+        with self._lock:
+            self._db.execute("DELETE FROM secret WHERE folder = ? AND path = ?", (folder, _text(path)))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO secret VALUES (?,?,?,?,?,?,?,?)",
+                [
+                    (
+                        folder,
+                        _text(path),
+                        one.fingerprint,
+                        one.rule,
+                        one.shown,
+                        one.start,
+                        one.size,
+                        one.digest,
+                    )
+                    for one in notes
+                ],
+            )
+
+    def allowed(self) -> dict[str, float]:
+        """The fingerprints of what a person says is fine, and when that was, Unix seconds."""
+        with self._lock:
+            return dict(
+                self._db.execute(
+                    "SELECT fingerprint, at FROM allowed WHERE typeof(fingerprint) = 'text'"
+                    " AND typeof(at) = 'real' AND at BETWEEN 0 AND 253402300799 ORDER BY at, fingerprint"
+                ).fetchall()
+            )
+
+    def allow(self, fingerprints: Iterable[str], at: float) -> None:
+        """Remembers that these are fine; on the disk when this returns, for nobody else knows it."""
+        with self._durably():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO allowed VALUES (?,?)", [(one, float(at)) for one in fingerprints]
+            )
+
+    def disallow(self, fingerprints: Iterable[str]) -> None:
+        """Takes that back."""
+        with self._durably():
+            self._db.executemany(
+                "DELETE FROM allowed WHERE fingerprint = ?", [(one,) for one in fingerprints]
+            )
+
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("PRAGMA synchronous=FULL")
+            try:
+                with self.together():
+                    yield
+            finally:
+                self._db.execute("PRAGMA synchronous=OFF")
+
+    # -- the catalog
 
     def cataloged(self, project: str) -> Oid | None:
         """The tip up to which the catalog knows who wrote what."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from convergenced.machine.settings_schema import PeerSettings
-from convergenced.machine.state import Notice
+from convergenced.machine.state import Notice, SecretNote
 from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.store.peers import is_behind
 from convergenced.sync.converge import Pass
@@ -21,6 +21,7 @@ from convergenced.sync.exchange import RoundReport
 from convergenced.sync.plan import STREAK_REST, ReplicaView
 from convergenced.sync.replica import Replica
 from convergenced.sync.scan import Glance, Scan
+from convergenced.sync.screening import describe
 
 ProjectState = Literal["synced", "pending", "ahead", "behind", "held", "paused", "quarantined", "conflict"]
 Cause = Literal["work", "held", "paused", "person", "peer"]
@@ -352,6 +353,13 @@ def _replica_attention(state: ReplicaState) -> list[Attention]:
         for path in result.conflicts
     )
     found.extend(_refused(project, refusal) for refusal in result.refusals)
+    by_path: dict[str, list[SecretNote]] = {}
+    for one in result.ingest.secrets:
+        by_path.setdefault(one.path, []).append(one)
+    fix = f"convergencectl scan {shlex.quote(project)}"
+    found.extend(
+        Attention("secret", project, f"{path} {describe(notes)}", fix) for path, notes in by_path.items()
+    )
     return found
 
 

@@ -100,6 +100,7 @@ class Desk:
         self.surroundings = surroundings
         self.settings = settings
         self.parts = surroundings.parts
+        self.parts.screen.policy = settings.secrets.policy
         self.clock = surroundings.parts.clock
         self.board = Board(notices=surroundings.parts.state.notices())
         self.messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

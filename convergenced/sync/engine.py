@@ -255,6 +255,10 @@ class Engine:
     def apply(self, settings: Settings) -> None:
         """Takes on changed settings without a restart."""
         self.desk.settings = settings
+        screen = self.desk.parts.screen
+        if screen.policy != settings.secrets.policy:
+            screen.policy = settings.secrets.policy
+            self.look_at_everything()
         wanted = {peer.name: peer for peer in settings.peers}
         for name in [name for name, peer in self.board.peers.items() if wanted.get(name) != peer.settings]:
             del self.board.peers[name]

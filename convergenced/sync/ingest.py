@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from convergenced import steps
 from convergenced.canon.rewrite import Rewriter
 from convergenced.errors import ConvergenceError, FileChangedError, MissingObjectError, RefusedInputError
-from convergenced.machine.state import FileNote
+from convergenced.machine.state import FileNote, SecretNote
 from convergenced.merge import layout
 from convergenced.merge.layout import (
     ProjectTree,
@@ -44,6 +44,7 @@ from convergenced.sync.scan import (
     scan_folder,
     session_of,
 )
+from convergenced.sync.screening import Screening
 from convergenced.sync.tips import advance, ref_of, tip_of
 from convergenced.sync.transcripts import TOO_LONG, TOO_LONG_REMEDY, take_transcript
 
@@ -104,6 +105,10 @@ class IngestReport:
     left: int = 0
     """Bytes of those that were put off."""
     changes: Changes = field(default_factory=Changes)
+    secrets: list[SecretNote] = field(default_factory=list)
+    """Apparent secrets in what is shared that nobody allowed."""
+    found: list[SecretNote] = field(default_factory=list)
+    """Those that were met now."""
 
     def follow(self, former: IngestReport) -> None:
         """Takes up what the step before it found and did."""
@@ -111,6 +116,7 @@ class IngestReport:
         self.commit = self.commit or former.commit
         self.message = self.changes.message()
         self.retry |= former.retry
+        self.found = [*former.found, *self.found]
         self.refusals = list(dict.fromkeys([*former.refusals, *self.refusals]))
         if self.merged is not None and former.merged is not None:
             refusals = dict.fromkeys([*former.merged.refusals, *self.merged.refusals])
@@ -197,6 +203,10 @@ class _Ingest:
         """Paths that are not read this time."""
         self._words: str | None = None
         """What this machine says of itself."""
+        self._screening = Screening(
+            *(parts.screen, parts.state, parts.files, parts.machine.id, replica.folder),
+            lambda path: replica.path(parts.machine, path),
+        )
         self._is_behind = False
         """Whether the branch has all that this folder ever committed, and more."""
 
@@ -236,6 +246,9 @@ class _Ingest:
         else:
             head = self._commit(self._with_papers(tree, tip_tree, tip), head, head)
         self._remember(scan, head)
+        withheld = {refusal.where for refusal in report.refusals}
+        report.secrets = [one for one in self._screening.standing() if one.path not in withheld]
+        report.found = self._screening.found
         return report
 
     def _look(self, since: Glance | None) -> Scan | None:
@@ -334,9 +347,11 @@ class _Ingest:
         gone = {path for path in self._noted if not scan.holds(path)} | self._stale
         is_new_head = head is not None and state.head(folder) != head
         is_said = self._words is None or state.said(self._replica.project) == self._words
-        if not self._fresh and not gone and not is_new_head and is_said:
+        is_screened = not self._screening.is_changed and all(map(scan.holds, self._screening.paths))
+        if not self._fresh and not gone and not is_new_head and is_said and is_screened:
             return
         with state.together():
+            self._screening.save(scan.holds)
             for path in gone:
                 state.forget_file(folder, path)
             for path, note in self._fresh.items():
@@ -438,6 +453,7 @@ class _Ingest:
         if note is not None and note.snapshot == snapshot:
             return note.oid if note.oid != EMPTY_TREE else None
         taken = None
+        self._screening.admit(path, 0 if note is None else note.consumed)
         if snapshot.size > 0:
             taken = take_transcript(
                 self._store,
@@ -448,6 +464,7 @@ class _Ingest:
                 note=note,
                 own=mine,
                 others=theirs,
+                look=lambda data, start: self._screening.look(path, data, start),
             )
         if taken is None:
             # No record yet: nothing to commit, and nothing lost where what arrives is written over it.
@@ -494,6 +511,7 @@ class _Ingest:
         note = self._notes.get(path)
         if note is not None and note.snapshot == snapshot:
             return note.oid
+        self._screening.admit(path, 0)
         content = content_of(path)
         assert content is not None, path
         files = self._parts.files
@@ -505,12 +523,19 @@ class _Ingest:
             data = data[: data.rfind(b"\n") + 1]
             if not data:
                 return None
-        oid = self._canonical_blob(data, content, mine, theirs, shrinks=shrinks)
+        oid = self._canonical_blob(path, data, content, mine, theirs, shrinks=shrinks)
         self._fresh[path] = FileNote(snapshot, len(data), b"", oid)
         return oid
 
     def _canonical_blob(
-        self, data: bytes, content: Content, mine: Oid | None, theirs: Oid | None, *, shrinks: bool
+        self,
+        path: str,
+        data: bytes,
+        content: Content,
+        mine: Oid | None,
+        theirs: Oid | None,
+        *,
+        shrinks: bool,
     ) -> Oid:
         bases = [(oid, self._store.read_blob(oid)) for oid in (mine, theirs) if oid is not None]
         spelled: dict[bytes, bytes] = {}
@@ -520,6 +545,7 @@ class _Ingest:
                 return oid
             for line in base.split(b"\n"):
                 spelled.setdefault(self._rewriter.localize(line, content), line)
+        self._screening.look(path, data, 0)
         # A line the store already holds keeps the spelling it has there.
         canonical = b"\n".join(
             spelled[line] if line in spelled else self._rewriter.canonicalize(line, content)

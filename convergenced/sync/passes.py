@@ -21,6 +21,7 @@ from convergenced.sync.lookout import WATCH, Lookout
 from convergenced.sync.plan import retry_delay
 from convergenced.sync.replica import Replica
 from convergenced.sync.rounds import Rounds
+from convergenced.sync.screening import describe
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class Passes:
         if result.is_clean:
             state.scan = result.ingest.scan
         self._note_refusals(project, former, result)
+        for one in result.ingest.found:
+            desk.note("secret", project, f"{one.path} {describe([one])}; see: convergencectl scan")
         if result.ingest.retry or (result.localize is not None and result.localize.retry):
             state.failures += 1
             state.retry_at = now + retry_delay(state.failures)

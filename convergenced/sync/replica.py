@@ -8,7 +8,7 @@ never had; the others keep up to date what they hold.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from posixpath import join
 
 from convergenced.canon.rewrite import Rewriter
@@ -18,6 +18,7 @@ from convergenced.merge.session import transcripts_of
 from convergenced.model import Anchors, Author, LocalPath, MachineId, Oid, Os, ProjectId, SessionId
 from convergenced.ports import Clock, Files, Objects, Processes, Store
 from convergenced.store.branch import local_ref
+from convergenced.sync.screening import Screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Parts:
     processes: Processes
     clock: Clock
     machine: Machine
+    screen: Screen = field(default_factory=Screen)
+    """What is done about apparent secrets."""
 
 
 @dataclass(frozen=True, slots=True)

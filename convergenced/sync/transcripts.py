@@ -52,14 +52,16 @@ def take_transcript(
     note: FileNote | None,
     own: Oid | None,
     others: Oid | None,
+    look: Callable[[bytes, int], None] | None = None,
 ) -> Taken | None:
     """Brings a transcript's complete records into the store; None where it has none yet.
 
     `own` is what this replica last committed of the session, `others` what the project's tip holds
-    of it; both are recognized in local form. Raises `FileChangedError` where the file is rewritten
-    meanwhile, `RefusedInputError` for what cannot round-trip.
+    of it; both are recognized in local form. `look` is shown every record that is new, before it is taken,
+    and the byte at which it stands; what it raises ends the reading. Raises `FileChangedError` where the
+    file is rewritten meanwhile, `RefusedInputError` for what cannot round-trip.
     """
-    reader = _Reader(objects, files, rewriter, path, snapshot)
+    reader = _Reader(objects, files, rewriter, path, snapshot, look)
     if note is not None and note.oid == EMPTY_TREE:
         note = None
     if note is not None and snapshot.size >= note.consumed and reader.window(note.consumed) == note.window:
@@ -85,13 +87,20 @@ class _Reader:
     """One transcript at one moment."""
 
     def __init__(
-        self, objects: Objects, files: Files, rewriter: Rewriter, path: LocalPath, snapshot: Snapshot
+        self,
+        objects: Objects,
+        files: Files,
+        rewriter: Rewriter,
+        path: LocalPath,
+        snapshot: Snapshot,
+        look: Callable[[bytes, int], None] | None = None,
     ) -> None:
         self._objects = objects
         self._files = files
         self._rewriter = rewriter
         self._path = path
         self._snapshot = snapshot
+        self._look = look
         self._is_stuck = False
 
     def window(self, end: int) -> bytes:
@@ -215,10 +224,10 @@ class _Reader:
         def canonical() -> Iterator[bytes]:
             nonlocal end, records
             for complete in self._complete(offset):
+                wanted = complete if skip is None else self._unknown(complete, end, skip)
+                if skip is None and self._look is not None:
+                    self._look(complete, end)
                 end += len(complete)
-                wanted = complete
-                if skip is not None:
-                    wanted = b"".join(record for record in _records([complete]) if not skip(record))
                 if wanted:
                     records += _count_lines(wanted)
                     yield self._canonical(wanted)
@@ -244,6 +253,17 @@ class _Reader:
                     raise FileChangedError(f"{self._path} was rewritten while it was read")
             at += len(complete)
             yield complete
+
+    def _unknown(self, complete: bytes, start: int, skip: Callable[[bytes], bool]) -> bytes:
+        """The records that are not to be skipped."""
+        kept = []
+        for record in _records([complete]):
+            if not skip(record):
+                if self._look is not None:
+                    self._look(record, start)
+                kept.append(record)
+            start += len(record)
+        return b"".join(kept)
 
     def _canonical(self, local: bytes) -> bytes:
         canonical = self._rewriter.canonicalize(local, Content.JSON)

@@ -34,6 +34,7 @@ from convergenced.sync.identity import Identity, identity_of_checkout
 from convergenced.sync.ingest import IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
 from convergenced.sync.replica import Machine, Parts, Replica, replica_ref
+from convergenced.sync.screening import Screen
 from convergenced.sync.survey import Scope, Survey, survey
 from convergenced.sync.tips import ref_of, tip_of
 from tests.fakes.checkouts import FakeCheckouts
@@ -233,6 +234,7 @@ class FakeMachine:
             version="1",
         )
         self.state = State(":memory:")
+        self.screen = Screen()
         self.settings = Settings(peers=tuple(PeerSettings(hub, f"/srv/{hub}.git") for hub in self.peers))
         self.log = MemoryLog(self.clock)
         self.watcher = ManualWatcher(self.files)
@@ -248,7 +250,8 @@ class FakeMachine:
     @property
     def parts(self) -> Parts:
         """What the work on a replica needs."""
-        return Parts(self.store, self.files, self.state, self.processes, self.clock, self.machine)
+        parts = (self.store, self.files, self.state, self.processes, self.clock, self.machine)
+        return Parts(*parts, self.screen)
 
     def checkout(self, root: str, git_url: str | None = None, *, main_root: str | None = None) -> None:
         """Code is checked out at `root`."""
