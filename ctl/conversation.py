@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from convergenced.canon.conversation import Entry
+from convergenced.wording import plural
 
-from .render import Terminal, clean, clip, clock, fold, plural
+from .render import Terminal, clean, clip, clock, fold
 
 RESULT_LINES = 3
 """Lines of a tool's result that are shown."""

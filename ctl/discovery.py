@@ -24,10 +24,11 @@ from convergenced.model import Checkout, LocalPath
 from convergenced.sync.identity import may_be_named, name_for
 from convergenced.sync.scan import scan_folder
 from convergenced.sync.survey import Scope
+from convergenced.wording import plural
 
 from . import configuration
 from .here import connect, locations, read_status
-from .render import Column, Terminal, clean, plural, table, tilde
+from .render import Column, Terminal, clean, table, tilde
 
 SCHEMA = 1
 INTERRUPTED = 130

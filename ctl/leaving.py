@@ -10,9 +10,10 @@ from typing import cast
 
 from convergenced.control.answers import Removal
 from convergenced.errors import ConvergenceError, UsageError
+from convergenced.wording import plural
 
 from .here import connect, locations
-from .render import Terminal, clean, plural, tilde
+from .render import Terminal, clean, tilde
 
 
 def remove(name: str, path: str, *, purge: bool, yes: bool) -> int:

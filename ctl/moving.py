@@ -16,11 +16,12 @@ from typing import cast
 
 from convergenced.control.answers import Moved, Moves
 from convergenced.errors import ConvergenceError, HeldError, UsageError
+from convergenced.wording import plural
 
 from .client import Connection
 from .here import connect, locations
 from .progress import Progress
-from .render import Terminal, clean, plural, tilde
+from .render import Terminal, clean, tilde
 
 TIMEOUT = 180.0
 """Seconds that it may take until the new folder is written and the old one is empty."""

@@ -193,11 +193,6 @@ def portion(done: int, of: int) -> str:
     return f"{min(done, of) / 1e6:,.0f} of {of / 1e6:,.0f} MB"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 session`, `2 sessions`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def span(seconds: float) -> str:
     """A length of time in its one largest unit: `8 s`, `3 min`, `2 h`, `5 d`."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

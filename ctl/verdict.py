@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from convergenced.control.answers import Attention, Peer, Project, Status
 from convergenced.errors import AttentionError, DegradedError
+from convergenced.wording import plural
 
 from .render import (
     Column,
@@ -11,7 +12,6 @@ from .render import (
     clean,
     clock,
     parse_time,
-    plural,
     portion,
     size,
     span,
@@ -244,14 +244,15 @@ def _stage(project: Project) -> str | None:
 
 def _all_well(status: Status) -> str:
     """What is said where nothing goes on and nothing is wrong with anything but peers that are away."""
-    if not status["projects"]:
+    untried = [peer for peer in status["peers"] if peer["state"] == "untried"]
+    if not status["projects"] and not untried:
         return "nothing to sync yet: no project takes part here (convergencectl init PATH)"
     if not status["peers"]:
         return "all committed here; no peer yet (convergencectl peer add hub URL)"
-    untried = [peer for peer in status["peers"] if peer["state"] == "untried"]
     if untried:
+        stands = "all committed here" if status["projects"] else "no project takes part here yet"
         under_way = any(peer.get("busy") for peer in untried)
-        return f"all committed here; first exchange is {'under way' if under_way else 'still to come'}"
+        return f"{stands}; first exchange is {'under way' if under_way else 'still to come'}"
     if all(peer["state"] == "failing" for peer in status["peers"]):
         return "all committed here"
     if any(one["state"] != "synced" and one.get("waits_for") != "peer" for one in status["projects"]):

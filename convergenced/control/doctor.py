@@ -14,7 +14,7 @@ from functools import partial
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.control.answers import Diagnosis
-from convergenced.errors import ConvergenceError, NewerSchemaError, PeerUnreachableError
+from convergenced.errors import ConvergenceError, PeerUnreachableError
 from convergenced.machine import health
 from convergenced.machine.locations import Locations
 from convergenced.machine.settings import Settings
@@ -27,7 +27,7 @@ from convergenced.store.transport_path import PathPeer
 from convergenced.store.verify import Flaw, verify
 from convergenced.sync.audit import audit, audit_peer
 from convergenced.sync.forecast import forecast
-from convergenced.sync.healing import heal_project
+from convergenced.sync.healing import heal_project, opened
 from convergenced.sync.identity import name_for
 from convergenced.sync.ingest import policy_of
 from convergenced.sync.replica import Parts, Replica
@@ -156,7 +156,7 @@ class Doctor:
     def _rewrites_home(self, replica: Replica) -> bool:
         try:
             return policy_of(self._parts, replica).rewrite_home
-        except (ConvergenceError, NewerSchemaError):
+        except ConvergenceError:
             return True  # what is wrong with the branch is told of elsewhere
 
     def _others(self, replica: Replica) -> set[str]:
@@ -325,20 +325,14 @@ def _about_store(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: As
 
 def _heal(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) -> str:
     """Heals from what is readable and from peers, then, project by project, from local files."""
-    with contextlib.ExitStack() as stack:
-        opened = []
-        for open_peer in asked.peers.values():
-            with contextlib.suppress(ConvergenceError):  # the others may have it
-                peer = open_peer()
-                stack.callback(peer.close)
-                opened.append(peer)
-        healed = heal(store, flaws, opened)
+    with opened(asked.peers.values()) as there:
+        healed = heal(store, flaws, there)
         told = [str(healed)] if str(healed) else []
         projects = {ProjectId(ref.removeprefix(PROJECTS)) for ref in store.refs(PROJECTS)}
         projects |= {replica.project for replica in asked.replicas}
         for project in sorted(projects) if healed.left else ():
             replicas = [replica for replica in asked.replicas if replica.project == project]
-            outcome = heal_project(parts, store, project, replicas, opened)
+            outcome = heal_project(parts, store, project, replicas, there)
             told += outcome.told
             for replica in replicas if outcome.flaws else ():
                 parts.state.forget_files(replica.folder)  # what they name may be what was lost

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
-from convergenced.errors import ConfigError, ConvergenceError
+from convergenced.errors import ConvergenceError
 from convergenced.machine.durable import TEMPORARY_PREFIX
 from convergenced.machine.folders import MAX_SWEEP_DEPTH
 from convergenced.machine.locations import Locations
@@ -41,9 +41,6 @@ def check_config(locations: Locations) -> Iterator[Finding]:
     """Whether config.toml can be understood."""
     try:
         load_settings(locations.config_file)
-    except ConfigError as error:
-        yield Finding("config", "problem", error.summary, fix=error.hint)
-        return
     except ConvergenceError as error:
         yield Finding("config", "problem", error.summary, fix=error.hint)
         return

@@ -31,6 +31,7 @@ from convergenced.store.packs import read_index, salvage
 from convergenced.store.transfer import AbsentError, named_by, read_any
 from convergenced.store.transport_path import PathPeer
 from convergenced.store.verify import PACKS, Flaw
+from convergenced.wording import plural
 
 _FETCHED = "healing-"
 """How the name of a repository in the store begins that holds what a peer sent for healing."""
@@ -48,10 +49,10 @@ class Healed:
 
     def __str__(self) -> str:
         """In words, for the log; empty where nothing was healed."""
-        parts = [f"{count_of(number, 'object')} from {name}" for name, number in self.sources.items()]
+        parts = [f"{plural(number, 'object')} from {name}" for name, number in self.sources.items()]
         others = len([flaw for flaw in self.healed if flaw.kind in ("ref", "lock", "pack")])
         if others:
-            parts.append(count_of(others, "damaged file"))
+            parts.append(plural(others, "damaged file"))
         return f"healed {', '.join(parts)}" if parts else ""
 
 
@@ -246,8 +247,3 @@ def _branch_of(ref: str) -> str | None:
     if ref.startswith(PEERS):
         return PROJECTS + ref.removeprefix(PEERS).partition("/project/")[2]
     return ref if ref.startswith("refs/heads/") else None
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number of things in words."""
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

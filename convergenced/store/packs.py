@@ -18,8 +18,10 @@ from convergenced.store.objects import ObjectKind, object_id
 
 _HEADER = 12
 _OID_BYTES = 20
-_IDX_MAGIC = b"\xfftOc\x00\x00\x00\x02"
-_IDX_NAMES_AT = 8 + 256 * 4
+IDX_MAGIC = b"\xfftOc\x00\x00\x00\x02"
+"""How an index of version 2 begins (gitformat-pack(5))."""
+IDX_NAMES_AT = 8 + 256 * 4
+"""Where in it the sorted names begin; the four bytes before say how many."""
 _KINDS: dict[int, ObjectKind] = {1: "commit", 2: "tree", 3: "blob"}
 _OFFSET_DELTA, _NAME_DELTA = 6, 7
 _CHUNK = 64 * 1024
@@ -51,16 +53,16 @@ def read_index(file: str) -> dict[Oid, int]:
             data = stream.read()
     except OSError:
         return {}
-    if not data.startswith(_IDX_MAGIC) or len(data) < _IDX_NAMES_AT:
+    if not data.startswith(IDX_MAGIC) or len(data) < IDX_NAMES_AT:
         return {}
-    (count,) = struct.unpack_from(">I", data, _IDX_NAMES_AT - 4)
-    offsets_at = _IDX_NAMES_AT + count * (_OID_BYTES + 4)
+    (count,) = struct.unpack_from(">I", data, IDX_NAMES_AT - 4)
+    offsets_at = IDX_NAMES_AT + count * (_OID_BYTES + 4)
     large_at = offsets_at + count * 4
     if large_at > len(data):
         return {}
     found = {}
     for number in range(count):
-        at = _IDX_NAMES_AT + number * _OID_BYTES
+        at = IDX_NAMES_AT + number * _OID_BYTES
         (offset,) = struct.unpack_from(">I", data, offsets_at + number * 4)
         if offset & 0x80000000:
             place = large_at + (offset & 0x7FFFFFFF) * 8

@@ -24,6 +24,8 @@ from pygit2.ffi import C, ffi
 
 from convergenced.errors import StoreError
 from convergenced.model import LocalPath
+from convergenced.store.loose import sync_folders
+from convergenced.store.packs import IDX_MAGIC, IDX_NAMES_AT
 
 LOOSE_LIMIT = 2_000
 """Loose objects that may gather before they are packed."""
@@ -41,8 +43,6 @@ _FAN_OUT = "17"
 """The folder by which the number of loose objects is estimated: names are spread evenly."""
 
 _LOOSE_NAME = re.compile(r"[0-9a-f]{38}")
-_IDX_MAGIC = b"\xfftOc\x00\x00\x00\x02"
-_IDX_NAMES_AT = 8 + 256 * 4
 _FAILURES = (pygit2.GitError, KeyError, ValueError, OSError)
 
 Oids = Collection[pygit2.Oid]
@@ -143,8 +143,8 @@ class Upkeep:
     def _names_in(self, pack: str) -> Iterator[bytes]:
         """The raw ids in a pack, from its index (version 2, see gitformat-pack(5))."""
         with open(os.path.join(self._folder, pack + ".idx"), "rb") as stream:
-            head = stream.read(_IDX_NAMES_AT)
-            if not head.startswith(_IDX_MAGIC) or len(head) < _IDX_NAMES_AT:
+            head = stream.read(IDX_NAMES_AT)
+            if not head.startswith(IDX_MAGIC) or len(head) < IDX_NAMES_AT:
                 raise ValueError(f"the index of {pack} is damaged")
             (count,) = struct.unpack(">I", head[-4:])
             for _ in range(count):
@@ -167,7 +167,7 @@ class Upkeep:
         pack = name.removesuffix(".pack")
         for suffix in (".pack", ".idx"):  # with the index the pack comes into being
             os.rename(os.path.join(self._workshop, pack + suffix), os.path.join(self._folder, pack + suffix))
-        _sync_folder(self._folder)
+        sync_folders([self._folder])
         os.rmdir(self._workshop)
         return _Pack(pack, frozenset(self._names_in(pack)))
 
@@ -251,11 +251,3 @@ def _insert(builder: pygit2.PackBuilder, oid: pygit2.Oid, name: bytes) -> None:
     raw = ffi.new("git_oid *")
     ffi.buffer(raw)[:] = oid.raw
     check_error(C.git_packbuilder_insert(builder._packbuilder, raw, name))
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import heapq
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ from convergenced.merge.segments import is_readable, list_segments, read_transcr
 from convergenced.merge.session import contains, iterate_records
 from convergenced.merge.sessions import Sessions, SessionTree
 from convergenced.merge.tree import merge_projects
-from convergenced.model import EMPTY_TREE, Commit, Content, Finding, Oid, ProjectId, SessionId
+from convergenced.model import EMPTY_TREE, Content, Finding, Oid, ProjectId, SessionId
 from convergenced.ports import Store
 from convergenced.store.branch import (
     LOCAL,
@@ -50,6 +50,7 @@ from convergenced.store.branch import (
     project_at,
     project_ref,
     tracking_ref,
+    walk_back,
 )
 from convergenced.store.scratch import ScratchStore
 from convergenced.sync.exchange import README_REF
@@ -170,7 +171,7 @@ class _Audit:
         main = ref_of(self._store, README_REF)
         pages = [("the branch main", main)] if main is not None else []
         for name, tip in [*pages, *sorted(tips.items())]:
-            for oid, _ in self._commits(tip, None):
+            for oid, _ in walk_back(self._store, tip, limit=sys.maxsize):
                 owner = owners.setdefault(oid, name)
                 if owner != name:
                     shared[owner, name] += 1
@@ -225,22 +226,6 @@ class _Audit:
 
     # -- history
 
-    def _commits(self, tip: Oid, most: int | None) -> Iterator[tuple[Oid, Commit]]:
-        """Commits and what they say, the newest first."""
-        first = self._store.read_commit(tip)
-        waiting = [(-first.time, tip, first)]
-        seen = {tip}
-        count = 0
-        while waiting and (most is None or count < most):
-            _, oid, commit = heapq.heappop(waiting)
-            count += 1
-            yield oid, commit
-            for parent in commit.parents:
-                if parent not in seen:
-                    seen.add(parent)
-                    before = self._store.read_commit(parent)
-                    heapq.heappush(waiting, (-before.time, parent, before))
-
     def _tree_at(self, tree: Oid) -> ProjectTree:
         if tree not in self._trees:
             if len(self._trees) >= MAX_TREES:
@@ -268,7 +253,7 @@ class _Audit:
         commits = merges = other = 0
         lost: _Lost = {}
         lost_files: _LostFiles = {}
-        for oid, commit in self._commits(tip, self._most):
+        for oid, commit in walk_back(self._store, tip, limit=self._most or sys.maxsize):
             commits += 1
             if commits % MAX_WRITTEN == 0:
                 self._scratch = ScratchStore(self._store)

@@ -15,6 +15,7 @@ from convergenced.errors import ConvergenceError
 from convergenced.model import Content, Finding, ProjectId, Snapshot
 from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.scan import MEMORY, Scan, content_of, scan_folder
+from convergenced.wording import plural
 
 READ_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
@@ -71,9 +72,9 @@ def _about_files(scan: Scan, project: ProjectId) -> Iterator[Finding]:
     hollow = sum(1 for snapshot in scan.transcripts.values() if snapshot.size == 0)
     empty = f", {hollow} of them empty" if hollow else ""
     text = (
-        f"{_counted(len(scan.transcripts), 'session')}{empty},"
-        f" {_counted(len(scan.attached), 'file')} beside them"
-        f" and {_counted(len(scan.memory), 'memory note')} can be synced"
+        f"{plural(len(scan.transcripts), 'session')}{empty},"
+        f" {plural(len(scan.attached), 'file')} beside them"
+        f" and {plural(len(scan.memory), 'memory note')} can be synced"
     )
     yield Finding("files", "ok", text, project)
 
@@ -86,9 +87,9 @@ def _about_round_trip(found: _Read, project: ProjectId) -> Iterator[Finding]:
         text = f"{path} has {what} that would not come back byte for byte; it stays on this machine"
         yield Finding("round-trip", "warning", text, project, "please report this; nothing is lost here")
     if not found.strange and not found.unreadable:
-        older = _counted(found.left_out, "older file")
+        older = plural(found.left_out, "older file")
         rest = f"; {older} were not looked into" if found.left_out else ""
-        text = f"{_counted(found.files, 'file')} come back byte for byte{rest}"
+        text = f"{plural(found.files, 'file')} come back byte for byte{rest}"
         yield Finding("round-trip", "ok", text, project)
 
 
@@ -113,8 +114,8 @@ def _about_residue(found: _Read, project: ProjectId) -> Iterator[Finding]:
     for kind, noun, where in _KINDS:
         most = residue.most(kind)
         if most is not None:
-            total = _counted(residue.total(kind), noun)
-            fields = _counted(sum(1 for _, one in residue.fields if one == kind), "field")
+            total = plural(residue.total(kind), noun)
+            fields = plural(sum(1 for _, one in residue.fields if one == kind), "field")
             name, tally = most
             parts.append(
                 f"{total} {where} in {fields}, most in {name} ({tally.count}, such as {tally.example})"
@@ -122,10 +123,6 @@ def _about_residue(found: _Read, project: ProjectId) -> Iterator[Finding]:
     text = "; ".join(parts)
     text = f"{text}: they stay as they are on every machine" if parts else "nothing is bound to this machine"
     yield Finding("residue", "ok", text, project)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _read(parts: Parts, replica: Replica, rewriter: Rewriter, scan: Scan, others: Collection[str]) -> _Read:

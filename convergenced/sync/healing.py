@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from convergenced.errors import ConvergenceError
 from convergenced.merge.reading import forget_folders
@@ -21,7 +22,7 @@ from convergenced.ports import Peer
 from convergenced.store import damage
 from convergenced.store.branch import LOCAL, PEERS, PROJECTS, project_ref
 from convergenced.store.git import GitStore
-from convergenced.store.heal import count_of, heal
+from convergenced.store.heal import heal
 from convergenced.store.repo import MAIN, write_readme
 from convergenced.store.verify import Flaw, verify
 from convergenced.sync.board import Attention
@@ -29,6 +30,7 @@ from convergenced.sync.desk import Desk
 from convergenced.sync.ingest import policy_of, reread
 from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.tips import advance, tip_of
+from convergenced.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,18 @@ LAST_DELAY = 6 * 3600.0
 LOCK_SECONDS = 60.0
 """A lock that is older was left behind: refs are moved in milliseconds."""
 REMEDY = "convergencectl doctor --deep --fix"
+
+
+@contextlib.contextmanager
+def opened(openers: Iterable[Callable[[], Peer]]) -> Iterator[list[Peer]]:
+    """The peers that can be reached, while the block lasts: another one may have what is missing."""
+    with contextlib.ExitStack() as stack:
+        peers = []
+        for open_peer in openers:
+            with contextlib.suppress(ConvergenceError):
+                peers.append(open_peer())
+                stack.callback(peers[-1].close)
+        yield peers
 
 
 @dataclass(slots=True)
@@ -110,14 +124,8 @@ class Healing:
         def work() -> Outcome:
             if not isinstance(store, GitStore):
                 return Outcome()  # nothing that could be damaged
-            with contextlib.ExitStack() as stack:
-                opened = []
-                for settings in peers:
-                    with contextlib.suppress(ConvergenceError):  # another one may have it
-                        peer = open_peer(settings)
-                        stack.callback(peer.close)
-                        opened.append(peer)
-                return heal_project(desk.parts, store, project, replicas, opened)
+            with opened(partial(open_peer, settings) for settings in peers) as there:
+                return heal_project(desk.parts, store, project, replicas, there)
 
         desk.submit(
             desk.lane_of(project),
@@ -197,7 +205,7 @@ def heal_project(
         still = list(verify(store, _refs(store, project)))
         brought = {flaw.oid for flaw in outcome.left} - {flaw.oid for flaw in still}
         if brought:
-            outcome.told.append(f"healed {count_of(len(brought), 'object')} from local files")
+            outcome.told.append(f"healed {plural(len(brought), 'object')} from local files")
         outcome.left = _heal(store, still, peers, outcome)
     if _rebuild(store, project, outcome.left):
         outcome.told.append("made the branch anew from what else the store has of it")

@@ -272,8 +272,7 @@ class _Ingest:
         unread = {
             path: snapshot.size - (min(note.consumed, snapshot.size) if note is not None else 0)
             for path, snapshot in files.items()
-            if path not in self._put_off
-            and ((note := self._notes.get(path)) is None or note.snapshot != snapshot)
+            if (note := self._notes.get(path)) is None or note.snapshot != snapshot
         }
         self._report.new = sum(unread.values())
         taken = 0
@@ -283,9 +282,6 @@ class _Ingest:
                 self._report.left += unread[path]
             else:
                 taken += unread[path]
-
-    def _is_looked_at(self, path: str) -> bool:
-        return self._only is None or path in self._only
 
     def _with_papers(self, tree: ProjectTree, tip_tree: ProjectTree, tip: Oid | None) -> ProjectTree:
         said = None if self._stale else self._parts.state.said(self._replica.project)
@@ -384,8 +380,6 @@ class _Ingest:
         sessions: dict[SessionId, SessionTree] = {}
         for sid, snapshot in self._transcripts(scan):
             path = f"{sid}.jsonl"
-            if path in self._put_off:
-                continue
             with _setting_aside(self._report, path):
                 mine = base.sessions.get(sid, SessionTree())
                 theirs = tip.sessions.get(sid, SessionTree())
@@ -398,8 +392,6 @@ class _Ingest:
                     self._changes.sessions.add(sid)
         by_session: dict[SessionId, list[str]] = {}
         for path in self._attached(scan):
-            if path in self._put_off:
-                continue
             by_session.setdefault(SessionId(path.partition("/")[0]), []).append(path)
         for sid, paths in by_session.items():
             held = sessions.get(sid) or base.sessions.get(sid, SessionTree())
@@ -422,13 +414,16 @@ class _Ingest:
         return replace(base, sessions=Sessions.of(base.sessions).updated(sessions))
 
     def _transcripts(self, scan: Scan) -> Iterable[tuple[SessionId, Snapshot]]:
-        if self._only is None:
-            return scan.transcripts.items()
-        sids = [sid for path in sorted(self._only) if (sid := session_of(path)) is not None]
-        return [(sid, scan.transcripts[sid]) for sid in sids if sid in scan.transcripts]
+        """The transcripts that are read this time."""
+        found: Iterable[SessionId] = scan.transcripts
+        if self._only is not None:
+            found = [sid for path in sorted(self._only) if (sid := session_of(path)) in scan.transcripts]
+        return [(sid, scan.transcripts[sid]) for sid in found if f"{sid}.jsonl" not in self._put_off]
 
     def _attached(self, scan: Scan) -> Iterable[str]:
-        return scan.attached if self._only is None else sorted(self._only & scan.attached.keys())
+        """The files beside them that are read this time."""
+        found = scan.attached if self._only is None else sorted(self._only & scan.attached.keys())
+        return [path for path in found if path not in self._put_off]
 
     def _laid_out(self, session: SessionTree, transcript: Oid) -> SessionTree:
         if self._policy.layout == "flat":
@@ -481,7 +476,7 @@ class _Ingest:
     # -- other files
 
     def _with_memory(self, tree: ProjectTree, tip: ProjectTree, scan: Scan) -> ProjectTree:
-        if not any(map(self._is_looked_at, scan.memory)) and self._only is not None:
+        if self._only is not None and self._only.isdisjoint(scan.memory):
             return tree
         memory = dict(tree.memory)
         for path, snapshot in scan.memory.items():

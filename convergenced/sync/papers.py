@@ -82,7 +82,7 @@ def with_papers(
     here = Participant(machine.id, machine.os, machine.home, replica.root, replica.folder, now, tip)
     roster_oid = tree.roster
     refusals: tuple[Refusal, ...] = ()
-    words = _in_words(card, here)
+    words: str | None = _in_words(card, here)
     # Folders of one machine speak of different places below the same home.
     is_elsewhere = entry is not None and (entry.os, entry.home) != (here.os, here.home)
     is_renamed = old_card is not None and (old_card.name, old_card.os) != (card.name, card.os)
@@ -99,11 +99,9 @@ def with_papers(
     is_new = (machines, roster_oid) != (dict(tree.machines), tree.roster)
     told = tip_roster.participants.get(machine.id)
     if not replica.primary or not (is_new or (told is not None and here.same_paths(told))):
-        words = said or ""
+        words = said
     policy_oid = tree.policy or store.write_blob(format_policy(policy))
-    return Papers(
-        replace(tree, machines=machines, policy=policy_oid, roster=roster_oid), words or None, refusals
-    )
+    return Papers(replace(tree, machines=machines, policy=policy_oid, roster=roster_oid), words, refusals)
 
 
 def _further(objects: Objects, tree: ProjectTree, tip_tree: ProjectTree, name: str) -> Fields:

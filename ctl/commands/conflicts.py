@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from convergenced.errors import AttentionError, NoDaemonError
+from convergenced.wording import plural
 
 from ..arguments import Parser, example
 from ..here import connect, locations
-from ..render import Terminal, clean, plural, tilde, when
+from ..render import Terminal, clean, tilde, when
 
 if TYPE_CHECKING:
     from convergenced.control.answers import Conflicts, ConflictSide, Divergence

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 from convergenced import __version__
 from convergenced.errors import AttentionError, DegradedError, NoDaemonError
+from convergenced.wording import plural
 
 from ..arguments import Parser, example
 from ..here import connect, locations
 from ..progress import Progress
-from ..render import Terminal, clean, plural
+from ..render import Terminal, clean
 
 if TYPE_CHECKING:
     from convergenced.control.answers import Diagnosis, FindingAnswer, Ping

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from convergenced.errors import NoDaemonError
+from convergenced.wording import plural
 
 from ..arguments import Parser, example
 from ..here import connect, locations
 from ..pager import page, readable
-from ..render import Column, Terminal, clean, iso, plural, size, table, tilde, when
+from ..render import Column, Terminal, clean, iso, size, table, tilde, when
 
 if TYPE_CHECKING:
     from convergenced.control.answers import Backup, Backups, Restored, SessionChange, SessionHistory

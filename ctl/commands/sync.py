@@ -10,13 +10,14 @@ from typing import cast
 from convergenced.control.answers import ProjectText, Synced
 from convergenced.control.protocol import Json
 from convergenced.errors import DegradedError
+from convergenced.wording import plural
 
 from ..arguments import Parser, example, project_argument
 from ..client import CALL_TIMEOUT, GRACE
 from ..durations import seconds
 from ..here import connect, locations
 from ..progress import Progress
-from ..render import Terminal, clean, plural
+from ..render import Terminal, clean
 
 
 def configure(parser: Parser) -> None:

@@ -19,13 +19,14 @@ from convergenced.machine.settings import (
     parse_settings,
 )
 from convergenced.urls import classify_url, redact_url
+from convergenced.wording import plural
 
 from .. import configuration, launch, service, verdict
 from ..arguments import Parser, example, url_argument
 from ..client import Connection
 from ..here import locations, read_status
 from ..peering import ANYWAY, refuse_public
-from ..render import Column, Terminal, clean, iso, plural, size, table, tilde, when
+from ..render import Column, Terminal, clean, iso, size, table, tilde, when
 from ..sharing import survey
 from ..versions import is_outdated
 
