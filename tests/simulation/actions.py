@@ -69,6 +69,21 @@ def _pick(sim: Scenario, machine: Machine) -> tuple[SessionId, str] | None:
     return (SessionId(sim.rng.choice(whole)), root) if whole else None
 
 
+def session_action(
+    weight: float,
+) -> Callable[[Callable[[Scenario, Machine, SessionId, str], str | None]], Run]:
+    """Makes a function an action on a session of the machine that is there, in the folder of a root."""
+
+    def made(run: Callable[[Scenario, Machine, SessionId, str], str | None]) -> Run:
+        def on_some(sim: Scenario, machine: Machine) -> str | None:
+            picked = _pick(sim, machine)
+            return None if picked is None else run(sim, machine, *picked)
+
+        return action(weight)(on_some)
+
+    return made
+
+
 def _line(fields: object) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -92,13 +107,9 @@ def _remember_version(sim: Scenario, machine: Machine, path: str) -> bytes:
 # -- what a client does
 
 
-@action(10)
-def say(sim: Scenario, machine: Machine) -> str | None:
+@session_action(10)
+def say(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """A session goes on, by a record or several at once."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     path = machine.transcript(session, root)
     _remember_version(sim, machine, path)
     records = [_said(sim, machine, session, root) for _ in range(sim.rng.choice((1, 1, 1, 2, 5)))]
@@ -118,13 +129,9 @@ def begin(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: begins {session[:4]} with {marks_in(record)} in {root}"
 
 
-@action(3)
-def tear(sim: Scenario, machine: Machine) -> str | None:
+@session_action(3)
+def tear(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """A line is written in two pieces."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     path = machine.transcript(session, root)
     record = _said(sim, machine, session, root)
     cut = sim.rng.choice((1, 30, len(record) - 1))
@@ -145,25 +152,17 @@ def mend(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: writes the rest to {path[-42:-38]}"
 
 
-@action(4)
-def book(sim: Scenario, machine: Machine) -> str | None:
+@session_action(4)
+def book(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """The client keeps its books."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     record = _booked(sim, session)
     machine.go_on(machine.transcript(session, root), record)
     return f"{machine.key}: books {marks_in(record)} in {session[:4]}"
 
 
-@action(2)
-def repeat(sim: Scenario, machine: Machine) -> str | None:
+@session_action(2)
+def repeat(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """Lines stand twice: the same bookkeeping, or what a second compaction carries over."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     path = machine.transcript(session, root)
     lines = machine.files.content(path).split(b"\n")[:-1]
     if not lines:
@@ -174,13 +173,9 @@ def repeat(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: repeats {marks_in(b''.join(again))} in {session[:4]}"
 
 
-@action(1)
-def branch_off(sim: Scenario, machine: Machine) -> str | None:
+@session_action(1)
+def branch_off(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """The client forks a session itself: all records under a new name, then it goes on."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     data = machine.local_bytes(session, root)
     fresh = sim.hire()
     copied = data.replace(session.encode(), fresh.encode()) + _said(sim, machine, fresh, root)
@@ -188,13 +183,9 @@ def branch_off(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: forks {session[:4]} as {fresh[:4]}"
 
 
-@action(1.5)
-def rewrite_tail(sim: Scenario, machine: Machine) -> str | None:
+@session_action(1.5)
+def rewrite_tail(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """The client removes messages at the end, and goes on."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     path = machine.transcript(session, root)
     lines = machine.files.content(path).split(b"\n")[:-1]
     if len(lines) < 2:
@@ -207,13 +198,9 @@ def rewrite_tail(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: takes {len(lines) - len(kept)} lines from {session[:4]}, adds {marks_in(fresh)}"
 
 
-@action(0.7)
-def shorten(sim: Scenario, machine: Machine) -> str | None:
+@session_action(0.7)
+def shorten(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """A transcript is cut off somewhere, or emptied."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     path = machine.transcript(session, root)
     data = machine.files.content(path)
     cut = data.rfind(b"\n", 0, sim.rng.randint(0, len(data))) + 1
@@ -236,13 +223,9 @@ def put_older(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: puts back an older {path[-42:-38]} of {len(data)} bytes"
 
 
-@action(2)
-def attach(sim: Scenario, machine: Machine) -> str | None:
+@session_action(2)
+def attach(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """A subagent goes on, a tool answers, or a title is given."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     folder = f"{machine.context(root)}/{session}"
     number = sim.number()
     kind = sim.rng.choice(("agent", "tool", "title"))
@@ -298,13 +281,9 @@ def forget(sim: Scenario, machine: Machine) -> str | None:
     return f"{machine.key}: deletes the note {name}"
 
 
-@action(0.8)
-def delete(sim: Scenario, machine: Machine) -> str | None:
+@session_action(0.8)
+def delete(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """A session is deleted here."""
-    picked = _pick(sim, machine)
-    if picked is None:
-        return None
-    session, root = picked
     machine.files.unlink(machine.transcript(session, root))
     machine.deleted.add(session)
     return f"{machine.key}: deletes {session[:4]} in {root}"
