@@ -13,7 +13,7 @@ from convergenced.sync.ingest import Bulk, IngestReport, ingest, policy_of
 from convergenced.sync.localize import LocalizeReport, localize
 from convergenced.sync.news import News, find_news
 from convergenced.sync.replica import Parts, Replica
-from convergenced.sync.scan import MEMORY, Glance
+from convergenced.sync.scan import MEMORY, Glance, Scan
 from convergenced.sync.tips import tip_of
 
 
@@ -80,6 +80,7 @@ def converge(
             scan=ingested.scan,
             is_whole=ingested.looked_at is None,
         )
+        _count(parts, replica, ingested, localized)
         localized.written[:0] = returned
     tip = tip_of(parts.store, replica.project)
     if tip is None:
@@ -93,3 +94,13 @@ def converge(
             news = find_news(parts.store, replica.project, told, tip, tree, marked, parts.clock.now())
     conflicts = tuple(f"{MEMORY}/{name}" for name in marked)
     return Pass(ingested, localized, tip, conflicts, tuple(refusals), news)
+
+
+def _count(parts: Parts, replica: Replica, ingested: IngestReport, localized: LocalizeReport) -> None:
+    """Counts what stands in the folder now, after localize has written and removed some of it."""
+    scan = ingested.scan or Scan()
+    for path in {*localized.written, *localized.removed}:
+        before, after = scan.snapshot(path), parts.files.stat(replica.path(parts.machine, path))
+        ingested.size += (after.size if after else 0) - (before.size if before else 0)
+        if "/" not in path:
+            ingested.sessions += (after is not None) - (before is not None)

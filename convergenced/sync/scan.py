@@ -74,8 +74,14 @@ class Scan:
 
     def holds(self, path: str) -> bool:
         """Whether a synced file stands at the path."""
+        return self.snapshot(path) is not None
+
+    def snapshot(self, path: str) -> Snapshot | None:
+        """The synced file at the path; None where none stands."""
         sid = session_of(path) if "/" not in path else None
-        return sid in self.transcripts if sid is not None else path in self.attached or path in self.memory
+        if sid is not None:
+            return self.transcripts.get(sid)
+        return self.attached.get(path) or self.memory.get(path)
 
     def with_neighbours(self, paths: Collection[str]) -> frozenset[str]:
         """The synced ones of these files, and those that are committed together with them."""

@@ -13,13 +13,14 @@ from convergenced.machine.settings_schema import (
     PeerSettings,
     ProjectSettings,
 )
-from convergenced.model import ProjectId
+from convergenced.model import LocalPath, ProjectId
 from convergenced.store.branch import tracking_ref
 from convergenced.sync.engine import MAX_BATCH, WAKE_JUMP
 from convergenced.sync.lookout import MAX_HINTS
 from convergenced.sync.once import one_pass
 from convergenced.sync.passes import _counted
 from convergenced.sync.plan import PUSH_DELAY
+from convergenced.sync.scan import scan_folder
 from convergenced.sync.tips import ref_of
 from tests.fakes.peer import MemoryPeer
 from tests.fakes.store import MemoryStore
@@ -60,6 +61,20 @@ def test_on_a_quiet_day_nothing_is_committed_fetched_or_pushed(
     assert world.hub.writes == written
     assert {call for call, _ in ann.peer.calls} == {"list"}
     assert len(ann.peer.calls) == pytest.approx(3600 / INTERVAL, abs=2)
+
+
+def test_what_arrives_is_counted_at_once(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
+    ann, _ = pair
+    ann.say(sid(7), "hello")
+    ann.remember("more.md", "a note\n")
+    world.advance(10)
+    for machine in pair:
+        (found,) = machine.engine.board.of_project(APP)
+        assert found.result is not None
+        folder = scan_folder(machine.files, LocalPath(machine.context()))
+        assert folder is not None
+        assert found.result.ingest.sessions == len(folder.transcripts) == 3
+        assert found.result.ingest.size == folder.size
 
 
 def test_a_commit_waits_for_silence(world: World, pair: tuple[FakeMachine, FakeMachine]) -> None:
