@@ -74,6 +74,20 @@ class OnTerminal:
         columns: int = 100,
         rows: int = 30,
     ) -> OnTerminal:
+        variables = environment(home) | {"TERM": "xterm"} | dict(environ or {})
+        return cls._begin([*PROGRAM, *arguments], variables, home.parent, columns, rows)
+
+    @classmethod
+    def start_shell(
+        cls, command: str, environ: Mapping[str, str], cwd: Path, columns: int = 100
+    ) -> OnTerminal:
+        """A command line of a shell's, with exactly that environment."""
+        return cls._begin(["bash", "-c", command], environ, cwd, columns, 30)
+
+    @classmethod
+    def _begin(
+        cls, words: list[str], environ: Mapping[str, str], cwd: Path, columns: int, rows: int
+    ) -> OnTerminal:
         master, slave = pty.openpty()
         import fcntl
         import struct
@@ -81,12 +95,12 @@ class OnTerminal:
 
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         process = subprocess.Popen(
-            [*PROGRAM, *arguments],
+            words,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment(home) | {"TERM": "xterm"} | dict(environ or {}),
-            cwd=home.parent,
+            env=environ,
+            cwd=cwd,
             start_new_session=True,
         )
         os.close(slave)

@@ -323,6 +323,8 @@ def test_a_first_exchange_under_way_is_told_from_one_to_come() -> None:
     status = synced()
     change(status["peers"][0], state="untried", busy=True)
     assert verdict(status, NOW) == "all committed here; first exchange is under way"
+    status["projects"] = []
+    assert verdict(status, NOW) == "no project takes part here yet; first exchange is under way"
 
 
 def test_what_the_verdict_says_is_not_counted_once_more() -> None:
