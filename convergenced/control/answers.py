@@ -430,3 +430,41 @@ class Restored(TypedDict):
     path: str
     there: bool
     waits: str | None
+
+
+class Secret(TypedDict):
+    """An apparent secret, `shown` as far as it may be: its first place is in `line` (from 1) of `path`.
+
+    It stands in `count` lines. `name` is the file's in the context folder; `path` is None where only the
+    store has it, `session` for memory. `allowed`: somebody said here that it is fine.
+    """
+
+    project: str
+    session: str | None
+    title: str
+    name: str
+    path: str | None
+    line: int
+    count: int
+    rule: str
+    what: str
+    shown: str
+    fingerprint: str
+    allowed: bool
+
+
+class Secrets(TypedDict):
+    """What `scan` found in so many files and bytes; not `whole`: there is more."""
+
+    schema: int
+    secrets: list[Secret]
+    files: int
+    bytes: int
+    whole: bool
+    unreadable: list[ProjectText]
+
+
+class Allowed(TypedDict):
+    """The answer to `secrets_allow`: what is allowed now, by fingerprint, and since when."""
+
+    allowed: dict[str, str | None]

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast, get_args
 
+from convergenced.canon.secrets import is_fingerprint
 from convergenced.control import answers, sessions
 from convergenced.control.conflicts import Settlement, list_conflicts
 from convergenced.control.doctor import Doctor
@@ -19,7 +20,7 @@ from convergenced.control.examination import Examination
 from convergenced.control.projects import Move, Removal
 from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
 from convergenced.control.server import Reply
-from convergenced.control.status import format_available, format_projects, format_status
+from convergenced.control.status import format_available, format_projects, format_status, iso
 from convergenced.errors import ConfigError, ConvergenceError, TimedOutError, UsageError
 from convergenced.model import LocalPath, ProjectId
 from convergenced.sync.board import Missing
@@ -92,6 +93,7 @@ class Dispatcher:
             "session_history": self._session_history,
             "session_backups": self._session_backups,
             "session_restore": self._session_restore,
+            "secrets_allow": self._secrets_allow,
             "doctor": self._examine,
             "reload": self._reload_config,
             "shutdown": self._stop,
@@ -316,6 +318,18 @@ class Dispatcher:
             done=lambda restored: reply.result(cast("Json", restored)),
             failed=lambda error: _fail(reply, error),
         ).start()
+
+    def _secrets_allow(self, params: dict[str, Json], reply: Reply) -> None:
+        fingerprints, state = _texts(params, "fingerprints"), self._parts.state
+        if any(not is_fingerprint(one) for one in fingerprints):
+            raise ParamsError("fingerprints are 12 hexadecimal digits")
+        if _truth(params, "forget"):
+            state.disallow(fingerprints)
+        else:
+            state.allow(fingerprints, self._parts.clock.now())
+        self._engine.look_at_everything()
+        answer: answers.Allowed = {"allowed": {one: iso(at) for one, at in state.allowed().items()}}
+        reply.result(cast("Json", answer))
 
     def _replicas(self) -> list[Replica]:
         return [state.replica for state in self._engine.board.replicas.values()]

@@ -17,12 +17,14 @@ from convergenced.control.answers import (
     Conflicts,
     Peer,
     Project,
+    Secrets,
     SessionHistory,
     Sessions,
     Status,
 )
 from convergenced.control.assembly import readable_parts
 from convergenced.control.conflicts import list_conflicts
+from convergenced.control.scanning import Tell, scan_secrets
 from convergenced.control.sessions import Conversation
 from convergenced.control.status import STATUS_SCHEMA
 from convergenced.errors import ConfigError, ConvergenceError, NewerSchemaError
@@ -101,6 +103,25 @@ def offline_backups(locations: Locations, environ: Mapping[str, str], text: str 
     """The `session_backups` answer. Raises `UsageError` for none or more than one session."""
     with _reading(locations, environ) as (parts, replicas):
         return sessions.list_backups(parts, replicas, text)
+
+
+def scan_for_secrets(
+    locations: Locations, environ: Mapping[str, str], project: str | None, tell: Tell
+) -> Secrets:
+    """What `scan` finds, with a daemon or without. Raises `UsageError` for an unknown project."""
+    with _reading(locations, environ) as (parts, replicas):
+        folders = {one.folder: one for one in replicas}
+        for note in parts.state.replicas():
+            folders.setdefault(note.folder, Replica(note.project, note.folder, note.root, False))
+        found = list(folders.values())
+        only = None if project is None else sessions.project_named(parts, found, project)
+        return scan_secrets(parts, found, only, tell)
+
+
+def read_allowed(locations: Locations, environ: Mapping[str, str]) -> dict[str, float]:
+    """The fingerprints of the apparent secrets that are fine, and since when, Unix seconds."""
+    with _reading(locations, environ) as (parts, _):
+        return parts.state.allowed()
 
 
 @contextlib.contextmanager

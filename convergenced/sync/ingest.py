@@ -248,7 +248,7 @@ class _Ingest:
         self._remember(scan, head)
         withheld = {refusal.where for refusal in report.refusals}
         report.secrets = [one for one in self._screening.standing() if one.path not in withheld]
-        report.found = self._screening.found
+        report.found = [one for one in self._screening.found if one.path not in withheld]
         return report
 
     def _look(self, since: Glance | None) -> Scan | None:

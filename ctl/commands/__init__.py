@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "session": Command("session", "read a session, its history and backups; bring it back"),
     "conflicts": Command("conflicts", "memory files that hold both sides, and sessions that became two"),
     "conflict": Command("conflict", "settle a memory file that holds both sides"),
+    "scan": Command("scan", "look for secrets in what is shared; say which are fine"),
     "doctor": Command("doctor", "what can and cannot be synced; check and repair everything"),
     "config": Command("config", "read and change the configuration"),
     "hook": Command("hook", "have Claude Code itself tell when there is something to sync"),

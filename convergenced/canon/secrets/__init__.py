@@ -55,6 +55,11 @@ class Secret:
         return WHAT[self.rule]
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether a text can be the fingerprint of a secret."""
+    return len(text) == FINGERPRINT_DIGITS and set(text) <= set("0123456789abcdef")
+
+
 def find_secrets(data: bytes, salt: bytes) -> list[Secret]:
     """The apparent secrets in whole records or a whole note, in their order.
 
@@ -99,7 +104,7 @@ def _secret(data: bytes, hit: Hit, offset: int, salt: bytes) -> Secret:
     raw = data[hit.start : hit.end]
     if hit.rule in ("private-key", "pgp-key", "gcp-account"):
         secret = key_body(raw[raw.index(b"KEY") :].partition(b"-----")[2])
-        shown = f"{len(secret):,} characters"
+        shown = f"({len(secret):,} characters)"
     else:
         secret = _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]) if found[1] else found[2], raw)
         shown = _redacted(secret)
