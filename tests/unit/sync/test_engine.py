@@ -67,7 +67,7 @@ def test_what_arrives_is_counted_at_once(world: World, pair: tuple[FakeMachine, 
     ann, _ = pair
     ann.say(sid(7), "hello")
     ann.remember("more.md", "a note\n")
-    world.advance(10)
+    world.advance(2 * INTERVAL)
     for machine in pair:
         (found,) = machine.engine.board.of_project(APP)
         assert found.result is not None
