@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from tests.bench.measure import Row
 
-GROUPS = ("canonical", "passes", "transfer", "upkeep", "importing", "daemon")
+GROUPS = ("canonical", "secrets", "passes", "transfer", "upkeep", "importing", "daemon")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

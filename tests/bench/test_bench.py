@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bench import __main__, canonical, daemon, importing, passes, transfer, upkeep
+from tests.bench import __main__, canonical, daemon, importing, passes, secrets, transfer, upkeep
 from tests.bench.corpus import DESKTOP, LAPTOP, Scribe
 from tests.bench.desk import MEMORY_DISK
 from tests.bench.measure import Row, exponent, percentile, share
@@ -50,6 +50,7 @@ def test_each_group_measures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(MEMORY_DISK))
     found = [
         *canonical.measure(TINY),
+        *secrets.measure(TINY),
         *passes.among_projects(TINY),
         *transfer.first_push(TINY),
         *upkeep.against_repack(TINY),

@@ -237,6 +237,13 @@ def test_peers_configuration_and_the_end_are_passed_on(desk: Desk) -> None:
     assert isinstance(desk.ask("reload").error_, ConfigError)
 
 
+def test_what_is_allowed_is_kept_until_it_is_taken_back(desk: Desk) -> None:
+    first, second = "0123456789ab", "ba9876543210"
+    assert desk.ask("secrets_allow", fingerprints=[first, second]).value["allowed"].keys() == {first, second}
+    assert desk.ask("secrets_allow", fingerprints=[first], forget=True).value["allowed"].keys() == {second}
+    assert desk.machine.state.allowed().keys() == {second}
+
+
 @pytest.mark.parametrize(
     ("method", "params"),
     [
@@ -256,6 +263,9 @@ def test_peers_configuration_and_the_end_are_passed_on(desk: Desk) -> None:
         ("status", {"project": 7}),
         ("doctor", {"deep": "yes"}),
         ("doctor", {"path": 7}),
+        ("secrets_allow", {"fingerprints": "012345678901"}),
+        ("secrets_allow", {"fingerprints": ["0123456789"]}),
+        ("secrets_allow", {"fingerprints": ["012345678901"], "forget": "yes"}),
     ],
 )
 def test_parameters_of_the_wrong_kind_are_refused(desk: Desk, method: str, params: dict[str, Json]) -> None:
