@@ -6,13 +6,13 @@ Starts in a few milliseconds because it imports nothing but the command that was
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 
 from convergenced.errors import ConvergenceError, UsageError
 
 from .commands import COMMANDS
+from .overview import overview
 
 PROGRAM = "convergencectl"
 INTERRUPTED = 130
@@ -41,26 +41,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     if not argv:
-        sys.stderr.write(_overview())
+        sys.stderr.write(overview(PROGRAM))
         return UsageError.exit_code
     name, *rest = argv
     if name in {"-h", "--help", "help"}:
         if not rest:
-            sys.stdout.write(_overview())
+            sys.stdout.write(overview(PROGRAM))
             return 0
         name, rest = rest[0], ["-h"]
     if name in {"-V", "--version"}:
         name = "version"
     if name not in COMMANDS:
         raise _unknown(name)
-    from .arguments import Parser  # the overview needs no argparse
+    from .arguments import command_parser  # the overview needs no argparse
 
-    parser = Parser(f"{PROGRAM} {name}")
-    parser.set_defaults(command=name)
-    module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
-    module.configure(parser)
-    code: int = module.run(parser.parse_args(rest))
-    return code
+    parser, run = command_parser(name)
+    return run(parser.parse_args(rest))
 
 
 def _unknown(name: str) -> UsageError:
@@ -69,18 +65,6 @@ def _unknown(name: str) -> UsageError:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean: {PROGRAM} {near[0]}" if near else f"see: {PROGRAM} -h"
     return UsageError(f"there is no command {name!r}", hint)
-
-
-def _overview() -> str:
-    wide = max(map(len, COMMANDS))
-    lines = [f"  {name:<{wide}}  {command.summary}" for name, command in COMMANDS.items()]
-    return (
-        f"usage: {PROGRAM} COMMAND [ARGUMENT …]\n\n"
-        "Keeps Claude Code sessions and memory in step across your machines.\n\n"
-        "commands:\n" + "\n".join(lines) + "\n\n"
-        f"example:\n  {PROGRAM} up --peer git@github.com:you/context.git\n\n"
-        f"`{PROGRAM} COMMAND -h` says more about one of them.\n"
-    )
 
 
 def _complain(error: ConvergenceError) -> int:

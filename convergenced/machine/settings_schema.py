@@ -131,6 +131,8 @@ class Kind:
     read: Callable[[Any], Any]
     write: Callable[[Any], Any] = lambda value: value
     from_words: Callable[[str], Any] = lambda words: words
+    choices: tuple[str, ...] = ()
+    """What a person may type, where that is one of a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def _truth_words(words: str) -> bool:
     return {"true": True, "false": False}[words.strip().lower()]
 
 
-_TRUTH = Kind("true or false", _truth, from_words=_truth_words)
+_TRUTH = Kind("true or false", _truth, from_words=_truth_words, choices=("true", "false"))
 
 
 def _choice(*choices: str) -> Kind:
@@ -166,7 +168,7 @@ def _choice(*choices: str) -> Kind:
             raise ValueError
         return str(value)
 
-    return Kind("one of " + ", ".join(f'"{choice}"' for choice in choices), read)
+    return Kind("one of " + ", ".join(f'"{choice}"' for choice in choices), read, choices=choices)
 
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)\Z")

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "config": Command("config", "read and change the configuration"),
     "hook": Command("hook", "have Claude Code itself tell when there is something to sync"),
     "service": Command("service", "the user service that keeps the daemon running"),
+    "completion": Command("completion", "complete commands and names with the Tab key"),
     "version": Command("version", "versions of client and daemon"),
     "demo": Command("demo", "see it work: two machines in a temporary directory"),
 }

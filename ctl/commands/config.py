@@ -32,18 +32,29 @@ def configure(parser: Parser) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     get = actions.add_parser("get", help="print a value in force, or all of them")
+    get.description = "Prints the value in force for a key, or for all keys: the file's, else the default."
     get.add_argument("key", nargs="?", metavar="KEY", help="SECTION.KEY, such as exchange.interval")
     get.epilog = example("convergencectl config get exchange.interval")
     put = actions.add_parser("set", help="change a value")
+    put.description = (
+        "Changes a value in config.toml and applies it at once. A value that is not allowed is refused with\n"
+        "what is; comments and everything else in the file stay. Exits 2 where nothing was changed."
+    )
     put.add_argument("key", metavar="KEY", help="SECTION.KEY, such as exchange.interval")
     put.add_argument("value", metavar="VALUE", help="the new value; lists separated by commas")
     put.epilog = example("convergencectl config set localize.hold machine")
     unset = actions.add_parser("unset", help="go back to the default")
-    unset.add_argument("key", metavar="KEY", help="SECTION.KEY")
+    unset.description = "Takes a key out of config.toml, so that its default holds, at once."
+    unset.add_argument("key", metavar="KEY", help="SECTION.KEY, such as exchange.interval")
     unset.epilog = example("convergencectl config unset localize.hold")
     edit = actions.add_parser("edit", help="open it in $VISUAL or $EDITOR")
+    edit.description = (
+        "Opens config.toml in $VISUAL or $EDITOR and checks what was saved before it counts. What is wrong\n"
+        "is named with its line, waits beside the file, and the next `config edit` goes on with it."
+    )
     edit.epilog = example("EDITOR=nano convergencectl config edit")
     path = actions.add_parser("path", help="print where the file is")
+    path.description = "Prints where config.toml is, whether or not it exists."
     path.epilog = example('cat "$(convergencectl config path)"')
 
 

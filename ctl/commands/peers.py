@@ -30,12 +30,19 @@ def configure(parser: Parser) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="exchange with one more repository")
+    add.description = (
+        "Exchanges with one more repository from now on. Everything that is tracked is pushed there, so it\n"
+        "should be private: one that answers a clone without credentials is refused."
+    )
     add.add_argument("name", metavar="NAME", help="what you call it")
     add.add_argument("url", metavar="URL", type=url_argument, help="a path, or an ssh or https URL")
     add.add_argument(ANYWAY, action="store_true", help="also a repository that anybody can read")
     add.epilog = example("convergencectl peer add nas ssh://you@nas.local/~/context.git")
     remove = actions.add_parser("remove", help="exchange with it no more; nothing is deleted there")
-    remove.add_argument("name", metavar="NAME")
+    remove.description = (
+        "Exchanges with it no more. What it holds stays there, and what came from it stays here."
+    )
+    remove.add_argument("name", metavar="PEER", help="its name, as `peers` lists it")
     remove.epilog = example("convergencectl peer remove nas")
 
 

@@ -31,7 +31,7 @@ def configure(parser: Parser) -> None:
         )
         parser.epilog = example("convergencectl join ~/code/proj", "convergencectl join --id proj")
     parser.add_argument("path", nargs="?", default=".", metavar="PATH", help="the project's folder")
-    parser.add_argument("--id", help="the project's id; by default the daemon finds it")
+    parser.add_argument("--id", metavar="ID", help="the project's id; by default the daemon finds it")
 
 
 def run(args: argparse.Namespace) -> int:

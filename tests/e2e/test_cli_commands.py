@@ -60,7 +60,7 @@ def log_event(locations: Locations, text: str, project: str | None = "proj") -> 
 def test_without_a_command_the_overview_and_exit_2(home: Path) -> None:
     done = run(home)
     assert done.code == 2
-    assert "commands:" in done.err
+    assert "run and look:" in done.err
 
 
 def test_the_overview_names_every_command(home: Path) -> None:
