@@ -133,11 +133,11 @@ class Files(Protocol):
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing.
 
-        It has the first `kept` bytes of `expect`, then `chunks`; where that is all of `expect` and not much
-        follows, the file may grow in place, without a backup. Else writes beside it, syncs, calls `guard`
-        (which raises `HeldError` to stop), checks that what stands there still is `expect` (raises
-        `FileChangedError`), keeps the old file at `backup`, renames, syncs the folder. Missing folders are
-        made, 0700; the file is 0600.
+        It has the first `kept` bytes of `expect`, then `chunks`. Where that is all of `expect`, not nothing,
+        and not much follows, the file may grow in place, without a backup. Else writes beside it, syncs,
+        calls `guard` (which raises `HeldError` to stop), checks that what stands there still is `expect`
+        (raises `FileChangedError`), keeps the old file at `backup`, renames, syncs the folder. Missing
+        folders are made, 0700; the file is 0600.
         """
         ...
 

@@ -135,7 +135,7 @@ class RealFiles:
             name = os.path.basename(path)
             target = Target(path, folder, place, name)
             target.check(expect)
-            if expect is not None and kept == expect.size:
+            if expect is not None and kept and kept == expect.size:
                 added, chunks = gather(chunks)
                 if added is not None and (grown := self._grow(target, added, expect, mtime_ns, guard)):
                     return grown

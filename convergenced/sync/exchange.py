@@ -71,6 +71,8 @@ class RoundReport:
     """All projects the peer has, with their tips."""
     absorbed: set[ProjectId] = field(default_factory=set)
     """Of those, the ones that went on under another id: all they hold is in a project of ours."""
+    moved: set[ProjectId] = field(default_factory=set)
+    """Ours, where the branch or what is known of the peer's is another now."""
     unfit: dict[ProjectId, Unfit] = field(default_factory=dict)
     """Tips that could not be had, so that they are not fetched again each round."""
 
@@ -174,6 +176,7 @@ class _Round:
         if self._tracks[project] != tip:
             self._store.swap(tracking_ref(self._name, project), self._tracks[project], tip)
             self._tracks[project] = tip
+            self._report.moved.add(project)
 
     def _forget_vanished(self) -> None:
         """A branch that is gone from the peer is no longer what we think it has."""
@@ -207,6 +210,7 @@ class _Round:
                 wait = min(2 * known.wait, MAX_WAIT) if known is not None and known.tip == tip else 1
                 self._set_aside(project, Unfit(tip, reason, wait, wait))
         self._tracks |= {project: self._read_tracked(project) for project in wanted}
+        self._report.moved |= wanted.keys()
         self._report.fetched.extend(project for project in wanted if project not in self._report.fetched)
 
     def _set_aside(self, project: ProjectId, unfit: Unfit) -> None:
@@ -229,6 +233,7 @@ class _Round:
                 continue
             if outcome.commit != tip:
                 self._report.merges[project] = outcome
+                self._report.moved.add(project)
                 self._tips[project] = outcome.commit
 
     def _is_ours(self, project: ProjectId, tracked: Oid, tip: Oid | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from convergenced.errors import ConvergenceError, PeerUnreachableError, StoreError
@@ -144,7 +144,7 @@ class Rounds:
         # Who asked meanwhile wants to know how things are now, not how they were.
         peer.due_at = min(peer.due_at, desk.clock.monotonic() + peer_delay(peer.failures, desk.pace, chance))
         if desk.board.peers.get(name) is peer:
-            self._note_refs(name)
+            self._note_refs(name, desk.board.projects())
 
     def _exchanged(
         self, peer: PeerStatus, report: RoundReport, considered: Considered, started: float
@@ -164,7 +164,8 @@ class Rounds:
         if report.pushed:
             peer.last_push = peer.last_fetch
         peer.due_at = min(peer.due_at, now + peer_delay(0, desk.pace, desk.surroundings.chance()))
-        self._note_refs(name)
+        unknown = {project for project in desk.board.projects() if (name, project) not in desk.board.tracked}
+        self._note_refs(name, report.moved | unknown)
         for project in report.damaged:
             self._healing.suspect(project)
         self._tell(name, report, former)
@@ -199,13 +200,13 @@ class Rounds:
             if former is None or former.refusals.get(project) != refusals:
                 desk.note("quarantine", project, f"{name}: {refusals[0].reason}")
 
-    def _note_refs(self, name: str) -> None:
+    def _note_refs(self, name: str, projects: Iterable[ProjectId]) -> None:
         """Takes up what a round left in the store: one that broke off may have merged before it did."""
         board, store = self._desk.board, self._desk.parts.store
         try:
             refs = {
                 project: (ref_of(store, tracking_ref(name, project)), tip_of(store, project))
-                for project in board.projects()
+                for project in projects
             }
         except StoreError as error:
             self._desk.degrade("store", error)

@@ -243,6 +243,14 @@ def test_a_file_that_is_kept_whole_grows_in_place(world: World) -> None:
     assert names(world, world.path()) == ["s.jsonl"]
 
 
+def test_an_empty_file_is_replaced(world: World) -> None:
+    path, backup = world.path("s.jsonl"), world.path("backups", "s.jsonl")
+    world.write(path, b"")
+    put(world, path, b"one\n", expect=world.files.stat(path), backup=backup, kept=0)
+    assert world.content(path) == b"one\n"
+    assert world.content(backup) == b""
+
+
 def test_what_is_much_does_not_go_in_place(world: World) -> None:
     path, backup = world.path("s.jsonl"), world.path("backups", "s.jsonl")
     world.write(path, b"one\n")

@@ -116,7 +116,7 @@ class MemoryFiles:
             if len(former) < kept:
                 raise FileChangedError(f"{path} is shorter than what was to be kept")
             added = b"".join(chunks)
-            if isinstance(node, _File) and kept == len(former) and len(added) <= MOST:
+            if isinstance(node, _File) and kept and kept == len(former) and len(added) <= MOST:
                 return self._grow(path, node, added, expect, mtime_ns, guard)
             fresh = _File(bytearray(former[:kept]) + added, mtime_ns, self._tick())
             steps.reached("replace.written")
@@ -243,11 +243,10 @@ class MemoryFiles:
             self.append(path, added[: len(added) // 2])
             raise
         node.data += added
-        size = len(node.data)
         steps.reached("grow.written")
         node.mtime_ns = mtime_ns
         self._tell(path)
-        if len(node.data) != size:
+        if expect is None or len(node.data) != expect.size + len(added):
             raise FileChangedError(f"{path} was written to at the same time")
         return node.snapshot()
 

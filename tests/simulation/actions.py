@@ -155,6 +155,8 @@ def mend(sim: Scenario, machine: Machine) -> str | None:
 @session_action(4)
 def book(sim: Scenario, machine: Machine, session: SessionId, root: str) -> str | None:
     """The client keeps its books."""
+    if not machine.local_bytes(session, root):
+        return None  # alone it would not tell which project it is about
     record = _booked(sim, session)
     machine.go_on(machine.transcript(session, root), record)
     return f"{machine.key}: books {marks_in(record)} in {session[:4]}"

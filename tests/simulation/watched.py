@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
+from convergenced.machine.growth import MOST
 from convergenced.merge.layout import read_folder, read_project
 from convergenced.merge.segments import read_transcript
 from convergenced.model import EMPTY_TREE, LocalPath, Oid, Snapshot
@@ -193,6 +194,7 @@ class WatchedFiles(MemoryFiles):
         guarded = _Guard(guard, lambda: self._guarded(path))
         data = b"".join(chunks)
         with _Taken(self, path, backup) as taken:
+            taken.grows = expect is not None and 0 < kept == expect.size and len(data) <= MOST
             made = super().replace(
                 path,
                 iter([data]),
@@ -232,8 +234,6 @@ class WatchedFiles(MemoryFiles):
             return
         if not self.is_held(path, old):
             self._say(f"{path} was replaced, and the store does not have all it said")
-        if (self.old(path) or b"").startswith(old):
-            return  # it grew: nothing of it was replaced
         kept = () if backup is None else self.paths(backup.rpartition("/")[0])
         if not any(one.startswith(backup or "?") and self.content(one) == old for one in kept):
             self._say(f"{path} was replaced, and no backup was kept")
@@ -274,6 +274,8 @@ class _Taken:
         self._path = path
         self._backup = backup
         self.old: bytes | None = None
+        self.grows = False
+        """Whether it only gets longer: then nothing of it is replaced."""
 
     def __enter__(self) -> _Taken:
         settle = self._files.between
@@ -287,7 +289,7 @@ class _Taken:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._files.between = self._settle
-        if kind is None or self._files.old(self._path) != self.old:
+        if not self.grows and (kind is None or self._files.old(self._path) != self.old):
             self._files.gone(self._path, self.old, self._backup)
 
 
