@@ -14,6 +14,7 @@ from functools import partial
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.control.answers import Diagnosis
+from convergenced.control.privacy import check_privacy
 from convergenced.errors import ConvergenceError, PeerUnreachableError
 from convergenced.machine import health
 from convergenced.machine.locations import Locations
@@ -182,7 +183,10 @@ class Doctor:
                             again = asked.in_use and one.state != "ok"
                             yield replace(one, repair=partial(_exchange_again, name)) if again else one
                         yield from _about_objects_at(name, open_peer, self._parts.store)
-        if not asked.peers:
+        if asked.peers:
+            home = self._parts.machine.home
+            yield from check_privacy(asked.settings.peers, self._environ, home)
+        else:
             fix = "convergencectl peer add hub URL"
             yield Finding("peers", "ok", "there is no peer yet", fix=fix)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from convergenced.errors import ConvergenceError
+from convergenced.machine.desktop import program_for
 from convergenced.machine.durable import TEMPORARY_PREFIX
 from convergenced.machine.folders import MAX_SWEEP_DEPTH
 from convergenced.machine.locations import Locations
@@ -138,6 +139,10 @@ def check_programs(environ: Mapping[str, str], settings: Settings) -> Iterator[F
     else:
         shown = ", ".join(f"{name} is {place}" for name, place in found.items() if place is not None)
         yield Finding("programs", "ok", shown or "neither git nor ssh is needed")
+    if settings.notify.desktop and program_for(environ) is None:
+        text = "what needs you is to be shown on the desktop, and the program for that is not on the PATH"
+        fix = "install notify-send (libnotify), or: convergencectl config set notify.desktop false"
+        yield Finding("programs", "warning", text, fix=fix)
 
 
 def check_watches(projects_dir: LocalPath) -> Iterator[Finding]:

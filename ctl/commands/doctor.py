@@ -16,6 +16,7 @@ from ..arguments import Parser, example
 from ..here import connect, locations
 from ..progress import Progress
 from ..render import Terminal, clean
+from ..wellbeing import service_finding
 
 if TYPE_CHECKING:
     from convergenced.control.answers import Diagnosis, FindingAnswer, Ping
@@ -69,14 +70,15 @@ def _examine(path: str | None, *, deep: bool, fix: bool) -> Diagnosis:
             finally:
                 progress.done()
             found = cast("Diagnosis", answer)
-            found["findings"].insert(0, _version(ping["version"]))
+            own = [_version(ping["version"]), service_finding(locations(), ping["pid"])]
+            found["findings"][:0] = own
             return found
     except NoDaemonError as error:
         print(f"{error.summary}; this is what files and store tell ({error.hint})", file=sys.stderr)
     from convergenced.control.offline_doctor import examine_offline  # opens the store with pygit2
     from convergenced.model import LocalPath
 
-    return examine_offline(
+    found = examine_offline(
         locations(),
         os.environ,
         os.path.expanduser("~"),
@@ -84,6 +86,8 @@ def _examine(path: str | None, *, deep: bool, fix: bool) -> Diagnosis:
         deep=deep,
         fix=fix,
     )
+    found["findings"].insert(0, service_finding(locations(), None))
+    return found
 
 
 def _version(running: str) -> FindingAnswer:

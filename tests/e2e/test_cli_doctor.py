@@ -53,12 +53,13 @@ def test_all_is_well(home: Path, daemon: FakeDaemon) -> None:
     assert done.out.splitlines()[1:] == [
         "this machine",
         f"✓ version: daemon and command are of version {__version__}",
+        "✓ service: there is none here; after a restart of the machine: convergencectl up",
         "✓ config: words about config",
         "",
         "proj",
         "✓ files: words about files",
         "",
-        "all well: 3 checks",
+        "all well: 4 checks",
     ]
     assert daemon.params("doctor") == {"path": None, "deep": False, "fix": False}
 
@@ -69,12 +70,12 @@ def test_warnings_exit_5_and_problems_6_each_with_its_remedy(home: Path, daemon:
     done = run(home, "doctor")
     assert done.code == 5
     assert "! watches: words about watches\n    → mend watches\n" in done.out
-    assert "1 warning, 1 check well" in done.out
+    assert "1 warning, 2 checks well" in done.out
     daemon.answers["doctor"] = answer(warning, finding("store", "problem", fixable=True))
     done = run(home, "doctor", "--deep")
     assert done.code == 6
     assert done.out.index("! watches") < done.out.index("✗ store"), "the worst comes last, next to the prompt"
-    assert "1 problem and 1 warning, 1 check well; --fix can repair 1 of them" in done.out
+    assert "1 problem and 1 warning, 2 checks well; --fix can repair 1 of them" in done.out
     assert daemon.params("doctor") == {"path": None, "deep": True, "fix": False}
 
 
@@ -102,7 +103,7 @@ def test_for_programs_it_answers_in_json(home: Path, daemon: FakeDaemon) -> None
     assert done.code == 5
     found = json.loads(done.out)
     assert found["schema"] == 1
-    assert [one["check"] for one in found["findings"]] == ["version", "peers"]
+    assert [one["check"] for one in found["findings"]] == ["version", "service", "peers"]
 
 
 def test_nothing_from_outside_moves_the_cursor(home: Path, daemon: FakeDaemon) -> None:
