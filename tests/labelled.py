@@ -106,7 +106,6 @@ SHAPES: dict[str, tuple[Callable[[Lot], str], ...]] = {
     "npm": (lambda lot: "np" + "m_" + lot.text(ALNUM, 36),),
     "pypi": (lambda lot: "py" + "pi-" + "AgE" + "IcHlwaS5vcmcC" + lot.text(WORD, 120) + "Q",),
     "rubygems": (lambda lot: "ruby" + "gems_" + lot.text(HEX, 48),),
-    "crates": (lambda lot: "c" + "io" + lot.key(ALNUM, 32),),
     "docker": (lambda lot: "dckr" + "_pat_" + lot.text(WORD, 26) + "k",),
     "slack": (
         lambda lot: (

@@ -28,12 +28,13 @@ _NAMES = (
         rb"k(?:en(?<=token)%s|ey%s(?:%s))"
         % (_MEANT, _MEANT, b"|".join(b"(?<=%s%skey)" % each for each in product(_KEYS, _JOINTS)))
     ),
-    re.compile(rb"w(?:or)?d(?:(?<=password)|(?<=passwd))%s" % _MEANT),
     re.compile(rb"_pass(?<=[a-z0-9]_pass)%s" % _MEANT),
-    re.compile(rb"cret(?<=secret)%s" % _MEANT),
 )
-_PHRASE = re.compile(rb"phrase(?<=passphrase)%s" % _MEANT)
-_is_phrase_in = holder(b"passphrase")
+_GATED_NAMES = (
+    (holder(b"passw"), re.compile(rb"passw(?:or)?d%s" % _MEANT)),
+    (holder(b"passphrase"), re.compile(rb"passphrase%s" % _MEANT)),
+    (holder(b"secret"), re.compile(rb"secret%s" % _MEANT)),
+)
 
 LONGEST_NAME = 40
 _LEFT = re.compile(rb"[A-Za-z0-9_.-]{1,40}\Z")
@@ -87,7 +88,7 @@ def find_assigned(data: bytes) -> Iterator[Hit]:
             yield Hit("azure-key", *found.span(1))
     lower = data.lower()
     yield from _find_headers(data, lower)
-    for pattern in (*_NAMES, *([_PHRASE] if _is_phrase_in(lower) else [])):
+    for pattern in (*_NAMES, *(pattern for may_be_in, pattern in _GATED_NAMES if may_be_in(lower))):
         passed = 0
         for name in pattern.finditer(lower):
             # What is part of a value is no name; so each byte is looked at as a value once.
@@ -126,7 +127,7 @@ def _judge(data: bytes, name: re.Match[bytes], value: re.Match[bytes]) -> Hit | 
     found = data[start:end].replace(b"\\/", b"/")
     before = _before(data, name)
     is_expression = value.re is _BARE and b"." in found
-    is_chosen = name[0].startswith((b"w", b"_", b"phrase"))
+    is_chosen = name[0].startswith((b"pass", b"_pass"))
     if is_chosen:
         return Hit("password", start, end) if is_password(found) and not is_expression else None
     if is_expression or not is_key(found) or _is_plain_token(name[0], before, found):

@@ -45,7 +45,6 @@ WHAT: dict[str, str] = {
     "npm": "npm token",
     "pypi": "PyPI token",
     "rubygems": "RubyGems key",
-    "crates": "crates.io token",
     "docker": "Docker Hub token",
     "slack": "Slack token",
     "slack-webhook": "Slack webhook",
@@ -151,9 +150,7 @@ _SHAPES = (
     Shape("bitbucket", b"ATBB", rb"[A-Za-z0-9]{28,36}"),
     Shape("bitbucket", b"ATCTT3xFfG", rb"[A-Za-z0-9_=-]{60,300}"),
     Shape("atlassian", b"ATATT3xFfG", rb"[A-Za-z0-9_=-]{60,300}"),
-    Shape("square", b"EAAA", rb"[A-Za-z0-9_-]{60}"),
     Shape("databricks", b"dapi", rb"[0-9a-f]{32}(?:-\d)?"),
-    Shape("crates", b"cio", rb"[A-Za-z0-9]{32}"),
     Shape("jwt", b"eyJ", rb"[A-Za-z0-9_-]{14,1000}\.eyJ[A-Za-z0-9_-]{14,4000}\.[A-Za-z0-9_-]{20,1000}"),
 )
 
