@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from convergenced import __version__, steps
 from convergenced.control.assembly import real_parts
+from convergenced.control.configured import Configured
 from convergenced.control.keeper import StoreKeeper
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers, aside
@@ -27,7 +28,6 @@ from convergenced.machine.desktop import show_on_desktop
 from convergenced.machine.locations import Locations
 from convergenced.machine.memory import use_one_arena
 from convergenced.machine.notify import Notifier
-from convergenced.machine.settings import load_settings
 from convergenced.machine.settings_schema import PeerSettings
 from convergenced.machine.watch import FolderWatcher
 from convergenced.model import LocalPath
@@ -79,7 +79,8 @@ def _run(once: bool) -> int:
     use_one_arena()
     home = os.path.expanduser("~")
     locations = Locations.from_environment(os.environ, home)
-    settings = load_settings(locations.config_file)
+    configured = Configured(locations.config_file, locations.state_dir)
+    settings, wrong = (configured.read(), None) if once else configured.begin()
     with single_instance(locations.lock_file), real_parts(locations, settings, os.environ, home) as parts:
         workers = ThreadWorkers()
         activity = ActivityLog(locations.activity_log, parts.clock)
@@ -91,6 +92,12 @@ def _run(once: bool) -> int:
             return open_peer(
                 peer.url, locations.store, name=peer.name, transport=transport, environ=os.environ
             )
+
+        pulse = _Pulse(notifier, lambda: engine, parts.clock)
+
+        def after_turn() -> None:
+            pulse()
+            supervisor.follow()
 
         surroundings = Surroundings(
             parts=parts,
@@ -105,14 +112,17 @@ def _run(once: bool) -> int:
             aside=aside,
             show=lambda title, text: show_on_desktop(title, text, os.environ),
             keeper=StoreKeeper(locations.store),
-            on_turn=_Pulse(notifier, lambda: engine, parts.clock),
+            on_turn=after_turn,
             # `watchdog_interval` is half of what the manager waits for, and every second turn tells it.
             idle_turn=min(IDLE_TURN, (notifier.watchdog_interval or IDLE_TURN) / 2),
         )
         engine = Engine(surroundings, settings)
+        supervisor = Supervisor(engine, parts, locations, notifier, parts.clock, configured)
         if once:
             return one_pass(engine, parts.clock)
-        Supervisor(engine, parts, locations, notifier, parts.clock).run()
+        if wrong is not None:
+            supervisor.report(wrong)
+        supervisor.run()
         return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+from convergenced.control.configured import Configured
 from convergenced.control.dispatch import Dispatcher
 from convergenced.control.doctor import Doctor
 from convergenced.control.server import ControlServer
@@ -26,7 +27,6 @@ from convergenced.machine.settings import (
     add_peer,
     change_exclusions,
     default_config_text,
-    load_settings,
     remove_peer,
 )
 from convergenced.model import LocalPath
@@ -71,6 +71,7 @@ class Supervisor:
     locations: Locations
     notifier: Notifier
     clock: Clock
+    configured: Configured
 
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT or a request to shut down."""
@@ -102,15 +103,24 @@ class Supervisor:
 
     def reload(self) -> None:
         """Applies config.toml as it stands now. Raises `ConfigError`; then the old one stays."""
-        self.engine.apply(load_settings(self.locations.config_file))
+        self.engine.apply(self.configured.read())
         self.engine.board.degraded.pop("config", None)
+
+    def follow(self) -> None:
+        """Takes on what somebody saved in config.toml. Called after every turn of the engine."""
+        if self.configured.was_saved(self.clock.monotonic()):
+            self._reload_or_report()
+
+    def report(self, error: ConfigError) -> None:
+        """Says that the file is wrong and the settings from before are in force."""
+        self.engine.board.degraded["config"] = Attention("config", None, error.summary, error.hint)
+        self.engine.desk.note("config", None, f"the old settings stay: {error.summary}")
 
     def _reload_or_report(self) -> None:
         try:
             self.reload()
         except ConfigError as error:
-            self.engine.board.degraded["config"] = Attention("config", None, error.summary, error.hint)
-            self.engine.desk.note("config", None, f"the old settings stay: {error.summary}")
+            self.report(error)
 
     def _add_peer(self, name: str, url: str) -> None:
         self._edit(lambda text: add_peer(text, name, url))

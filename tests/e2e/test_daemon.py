@@ -85,6 +85,33 @@ def test_a_hangup_reads_the_configuration_again_and_a_broken_one_changes_nothing
     assert machine.status()["daemon"]["state"] == "running"
 
 
+def test_a_file_that_is_saved_by_hand_counts_and_a_broken_one_never_ends_it(machine: Machine) -> None:
+    machine.start()
+    machine.wait_synced()
+    config = machine.conv / "config.toml"
+    good = config.read_text().replace('name = "hub"', 'name = "spare"')
+    config.write_text(good)
+    await_true(lambda: machine.status()["peers"][0]["name"] == "spare", "the new settings")
+    config.write_text(good + "\n[backups]\nkeeep = 3\n")
+    line = f"line {good.count(chr(10)) + 3}"
+
+    def is_reported() -> bool:
+        return any(f"config.toml, {line}" in one["text"] for one in machine.status()["attention"])
+
+    await_true(is_reported, "the broken file to be reported")
+    machine.kill()
+    machine.start()
+    assert is_reported()
+    assert machine.status()["peers"][0]["name"] == "spare"
+    assert f"config.toml, {line}" in machine.ctl("status").stdout
+    machine.do("down")
+    assert machine.process is not None
+    assert machine.process.wait(PATIENCE) == 0
+    machine.start()
+    config.write_text(good)
+    await_true(lambda: not is_reported(), "the file to be in order again")
+
+
 def test_peers_come_and_go_while_it_runs(machine: Machine, tmp_path: Path) -> None:
     machine.hubs = ()
     machine.configure()
