@@ -118,6 +118,8 @@ class IngestReport:
         self.retry |= former.retry
         self.found = [*former.found, *self.found]
         self.refusals = list(dict.fromkeys([*former.refusals, *self.refusals]))
+        withheld = {refusal.where for refusal in self.refusals}
+        self.secrets = [one for one in self.secrets if one.path not in withheld]
         if self.merged is not None and former.merged is not None:
             refusals = dict.fromkeys([*former.merged.refusals, *self.merged.refusals])
             self.merged = replace(self.merged, refusals=tuple(refusals))
@@ -161,12 +163,13 @@ def ingest(
     bulk = bulk or Bulk()
 
     def go_on(report: IngestReport = report) -> IngestReport:
-        of, is_going_on = report.new, report.commit is not None
+        of, is_going_on = report.new, report.commit is not None or bool(report.refusals)
         while report.left and is_going_on:
             bulk.tell(of - report.left, of)
             former = report
             report = _Ingest(parts, replica, policy, former.refusals).run(since)
-            is_going_on = report.commit is not None
+            # What was refused is put off from now on, which makes way for what is behind it.
+            is_going_on = report.commit is not None or not set(report.refusals) <= set(former.refusals)
             report.follow(former)
         report.retry |= report.left > 0
         return report

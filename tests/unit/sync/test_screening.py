@@ -9,7 +9,7 @@ import pytest
 from convergenced.canon.secrets import find_secrets
 from convergenced.machine.settings_schema import SecretSettings
 from convergenced.machine.state import SecretNote
-from convergenced.sync import screening
+from convergenced.sync import ingest, screening
 from convergenced.sync.board import Attention
 from convergenced.sync.scan import TRANSCRIPT_SUFFIX
 from convergenced.sync.transcripts import READ_BYTES
@@ -214,6 +214,23 @@ def test_a_secret_that_lies_across_two_reads_is_found(ann: FakeMachine, size: in
     ann.say(S, f"my token is {TOKEN} " + "y" * 400)
     ann.say(sid(2), "z" * size + f" {OTHER}")
     assert {one.where for one in ann.ingest().refusals} == {PATH, f"{sid(2)}{TRANSCRIPT_SUFFIX}"}
+
+
+def test_in_a_long_import_each_is_told_once_and_the_rest_goes(
+    ann: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "STEP_BYTES", 300)
+    ann.screen.policy = "warn"
+    ann.say(S, f"my token is {TOKEN}")
+    ann.ingest()
+    ann.screen.policy = "block"
+    for number in range(2, 8):
+        ann.say(sid(number), f"hello {OTHER if number % 2 else number}")
+    report = ann.ingest()
+    assert report.changes.sessions == {sid(2), sid(4), sid(6)}
+    assert {one.where for one in report.refusals} == {f"{sid(number)}.jsonl" for number in (3, 5, 7)}
+    assert [one.path for one in report.secrets] == [PATH]
+    assert report.found == []
 
 
 def test_nothing_that_is_told_or_kept_gives_a_secret_away(ann: FakeMachine) -> None:
