@@ -17,6 +17,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "set up": ("config", "service", "hook", "completion"),
     "else": ("version", "demo"),
 }
+EXIT_CODES = (
+    "exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no daemon runs, 4 a peer refused us, "
+    "5 something needs you, 6 degraded, 7 timed out, 130 interrupted"
+)
 _WIDEST = 100
 _NARROWEST = 40
 
@@ -42,6 +46,8 @@ def overview(program: str) -> str:
         + "\n".join(lines)
         + "\n\nexample:\n"
         + f"  {program} up --peer git@github.com:you/context.git\n\n"
+        + "\n".join(textwrap.wrap(EXIT_CODES, room))
+        + "\n\n"
         + f"`{program} COMMAND -h` says more about one of them.\n"
     )
 

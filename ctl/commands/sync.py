@@ -22,8 +22,15 @@ from ..render import Terminal, clean
 
 def configure(parser: Parser) -> None:
     """Arguments and help."""
-    parser.description = "Commits, exchanges and localizes now. Without --wait it returns at once."
-    parser.epilog = example("convergencectl sync --wait --timeout 2m", "convergencectl sync --dry-run")
+    parser.description = (
+        "Commits, exchanges and localizes now instead of at the next interval. Without --wait it returns at\n"
+        "once. --full also reads files again that seem unchanged; --dry-run says what would happen."
+    )
+    parser.epilog = (
+        example("convergencectl sync --wait --timeout 2m", "convergencectl sync --dry-run")
+        + "\n\nexit codes: 0 synced, or begun without --wait, 3 no daemon runs, 6 something could not be synced, "
+        "7 not in time"
+    )
     parser.add_argument(
         "projects",
         nargs="*",

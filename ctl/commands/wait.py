@@ -17,9 +17,12 @@ from ..render import Terminal
 def configure(parser: Parser) -> None:
     """Arguments and help."""
     parser.description = (
-        "Returns when all is committed, exchanged and localized; exits 7 when that takes too long."
+        "Returns when all is committed, exchanged and localized, also what waits for Claude Code to end."
     )
-    parser.epilog = example("convergencectl wait --timeout 60 && ssh laptop claude --continue")
+    parser.epilog = (
+        example("convergencectl wait --timeout 60 && ssh laptop claude --continue")
+        + "\n\nexit codes: 0 all is synced, 3 no daemon runs, 7 not in time"
+    )
     parser.add_argument("--for", dest="state", choices=["synced"], default="synced", help="what to wait for")
     parser.add_argument("--timeout", metavar="S", type=seconds, help="give up after this long: 60, 2m")
 

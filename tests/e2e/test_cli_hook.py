@@ -210,6 +210,24 @@ def test_code_of_the_project_is_not_run(home: Path, settings: Path, daemon: Fake
     assert daemon.was_asked("sync")
 
 
+def test_a_socket_of_another_user_is_told_nothing(home: Path, daemon: FakeDaemon) -> None:
+    code = (
+        "from convergencectl import nudge\n"
+        "from convergenced.control.credentials import Credentials\n"
+        "nudge.peer_credentials = lambda _: Credentials(12345, 1)\n"
+        "raise SystemExit(nudge.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-EPc", code],
+        input=json.dumps(told(home, "Stop")).encode(),
+        env=environment(home),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert daemon.asked == []
+
+
 BEFORE = b'\xef\xbb\xbf{\r\n   "model" : "opus",  "x":1, "x":2,\r\n "hooks":{"Stop":[ ]}}\r\n\r\n'
 
 
