@@ -28,8 +28,8 @@ def configure(parser: Parser) -> None:
     )
     parser.epilog = (
         example("convergencectl sync --wait --timeout 2m", "convergencectl sync --dry-run")
-        + "\n\nexit codes: 0 synced, or begun without --wait, 3 no daemon runs, 6 something could not be synced, "
-        "7 not in time"
+        + "\n\nexit codes: 0 synced, or begun without --wait, 3 no daemon runs, "
+        "6 something could not be synced, 7 not in time"
     )
     parser.add_argument(
         "projects",
