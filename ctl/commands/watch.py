@@ -1,6 +1,6 @@
 """`watch`: the status, live, with what just happened.
 
-Promises that the terminal is as it was on every way out: Ctrl-C, SIGTERM, SIGHUP, an error.
+Promises that the terminal is as it was on every way out: Ctrl-C, Ctrl-Z, SIGTERM, SIGHUP, an error.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -22,11 +24,15 @@ from convergenced.errors import ConvergenceError
 from .. import verdict
 from ..activity import Follower, describe, read
 from ..arguments import Parser, example
+from ..gauge import Gauge
 from ..here import connect
 from ..render import Terminal, clip
 
 REDRAW_EVERY = 1.0
 """Seconds between two looks at the daemon."""
+COUNT_EVERY = 10.0
+"""Seconds between two lines in a pipe that differ in numbers alone."""
+_NUMBER = re.compile(r"[\d,.]+")
 _RECENT = 8
 _STATUS_TIMEOUT = 10.0
 
@@ -57,13 +63,15 @@ def _status() -> Status:
 
 
 def _on_terminal() -> None:
-    with _alternate_screen():
+    gauge = Gauge()
+    with _alternate_screen() as redraw:
         while True:
+            redraw.clear()
             terminal = Terminal.of(sys.stdout, os.environ)
             rows = shutil.get_terminal_size().lines
-            sys.stdout.write(frame(_screen(terminal, rows), rows))
+            sys.stdout.write(frame(_screen(terminal, rows, gauge), rows))
             sys.stdout.flush()
-            time.sleep(REDRAW_EVERY)
+            redraw.wait(REDRAW_EVERY)
 
 
 def frame(lines: list[str], rows: int) -> str:
@@ -74,19 +82,38 @@ def frame(lines: list[str], rows: int) -> str:
     return "\x1b[H" + "".join(f"\x1b[2K{line}\n" for line in lines[: rows - 1]) + "\x1b[J"
 
 
-def _screen(terminal: Terminal, rows: int) -> list[str]:
+def _screen(terminal: Terminal, rows: int, gauge: Gauge) -> list[str]:
     now = time.time()
     try:
-        lines = verdict.lines(_status(), terminal, now)
+        status = _status()
+        lines = with_gauge(verdict.lines(status, terminal, now), gauge.lines(status, terminal, now))
     except ConvergenceError as error:
         lines = [terminal.style(clip(error.summary, terminal.width), "bold", "red"), error.hint]
     room = max(0, min(_RECENT, rows - len(lines) - 3))
     recent = [line for one in read(room) for line in describe(one, terminal, now)] if room else []
-    return [*lines, "", terminal.style("just now", "dim"), *recent[-room:]] if recent else lines
+    if recent:
+        return [*lines, "", terminal.style("just now", "dim"), *recent[-room:]]
+    return cut(lines, rows - 1, terminal)
+
+
+def with_gauge(lines: list[str], gauges: list[str]) -> list[str]:
+    """The status with how far long work is, right below the verdict."""
+    if not gauges:
+        return lines
+    end = lines.index("") if "" in lines else len(lines)
+    return [*lines[:end], "", *gauges, *lines[end:]]
+
+
+def cut(lines: list[str], room: int, terminal: Terminal) -> list[str]:
+    """What fits, with a word of what does not."""
+    if len(lines) <= room:
+        return lines
+    more = clip(f"… {len(lines) - room + 1} more lines: convergencectl status", terminal.width)
+    return [*lines[: room - 1], terminal.style(more, "dim")]
 
 
 def _into_pipe() -> None:
-    follower, said = Follower(), ""
+    follower, said, said_at = Follower(), "", 0.0
     terminal = Terminal.of(sys.stdout, os.environ)
     while True:
         now = time.time()
@@ -94,9 +121,9 @@ def _into_pipe() -> None:
             line = verdict.verdict(_status(), now)
         except ConvergenceError as error:
             line = error.summary
-        if line != said:
+        if line != said and (now - said_at >= COUNT_EVERY or _NUMBER.sub("", line) != _NUMBER.sub("", said)):
             print(line)
-            said = line
+            said, said_at = line, now
         for one in follower.fresh():
             print("\n".join(describe(one, terminal, now)))
         sys.stdout.flush()
@@ -104,14 +131,41 @@ def _into_pipe() -> None:
 
 
 @contextlib.contextmanager
-def _alternate_screen() -> Iterator[None]:
-    # No cursor, and no automatic wrap: a line that is too long must not push the others away.
-    sys.stdout.write("\x1b[?1049h\x1b[?25l\x1b[?7l")
+def _alternate_screen() -> Iterator[threading.Event]:
+    """Another screen than the shell's; the event tells that it has to be drawn anew."""
+    redraw = threading.Event()
+
+    def suspend(_: int, __: FrameType | None) -> None:
+        _write(_LEAVE)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        # Here it goes on once it was continued.
+        signal.signal(signal.SIGTSTP, suspend)
+        _write(_ENTER)
+        redraw.set()
+
+    before = {
+        signal.SIGTSTP: signal.signal(signal.SIGTSTP, suspend),
+        signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda *_: redraw.set()),
+    }
+    _write(_ENTER)
     try:
-        yield
+        yield redraw
     finally:
-        sys.stdout.write("\x1b[?7h\x1b[?25h\x1b[?1049l")
+        for one, handler in before.items():
+            signal.signal(one, handler)
         sys.stdout.flush()
+        _write(_LEAVE)
+
+
+# No cursor, and no automatic wrap: a line that is too long must not push the others away.
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+
+def _write(text: str) -> None:
+    """Past the buffer: a signal's handler may have interrupted a write to it."""
+    os.write(sys.stdout.fileno(), text.encode())
 
 
 @contextlib.contextmanager

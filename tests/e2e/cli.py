@@ -114,6 +114,15 @@ class OnTerminal:
             assert self._read(), f"{wanted!r} did not come before the end: {bytes(self.seen)!r}"
         return self.seen.decode("utf-8", "replace")
 
+    def resize(self, rows: int, columns: int) -> None:
+        """As a person who drags the window's corner."""
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
+
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 

@@ -480,6 +480,38 @@ def test_watch_gives_the_terminal_back(
     assert "Traceback" not in shown
 
 
+def test_watch_leaves_the_terminal_to_the_shell_while_it_is_suspended(home: Path, daemon: FakeDaemon) -> None:
+    terminal = OnTerminal.start(home, "watch")
+    terminal.read_until("all synced")
+    terminal.process.send_signal(signal.SIGTSTP)
+    shown = terminal.read_until(ALTERNATE_OFF)
+    assert shown.endswith(ALTERNATE_OFF) or ALTERNATE_ON in shown.rpartition(ALTERNATE_OFF)[2]
+    terminal.process.send_signal(signal.SIGCONT)
+    del terminal.seen[:]
+    terminal.read_until("all synced")
+    assert terminal.end(signal.SIGINT)[0] == 130
+
+
+def test_watch_draws_anew_when_the_terminal_is_resized(home: Path, daemon: FakeDaemon) -> None:
+    daemon.status["projects"][0].update({"id": "a-rather-long-name-of-a-project"})
+    terminal = OnTerminal.start(home, "watch", columns=120)
+    terminal.read_until("ROOT\x1b[0m")
+    terminal.resize(30, 50)
+    terminal.read_until("CHANGED\x1b[0m")
+    assert terminal.end(signal.SIGINT)[0] == 130
+
+
+def test_watch_shows_how_far_an_import_is(home: Path, daemon: FakeDaemon) -> None:
+    daemon.status["projects"][0]["progress"] = {"done": 310_000_000, "of": 1_024_000_000}
+    terminal = OnTerminal.start(home, "watch")
+    terminal.read_until("░  30 %  310 of 1,024 MB")
+    daemon.status["projects"][0]["progress"] = {"done": 800_000_000, "of": 1_024_000_000}
+    terminal.read_until(" MB/s, ")
+    daemon.status["projects"][0]["progress"] = None
+    terminal.read_until("all synced")
+    assert terminal.end(signal.SIGINT)[0] == 130
+
+
 def test_watch_follows_the_daemon(home: Path, daemon: FakeDaemon) -> None:
     terminal = OnTerminal.start(home, "watch")
     terminal.read_until("all synced")
