@@ -117,8 +117,8 @@ def project_table(projects: list[Project], terminal: Terminal, now: float) -> li
         (
             clean(one["id"]),
             _state_of(one, now),
-            str(one["sessions"]),
-            size(one["bytes"]),
+            "…" if _is_unread(one) else str(one["sessions"]),
+            "…" if _is_unread(one) else size(one["bytes"]),
             when(one["last_ingest"], now, short=short),
             clean(tilde(one["root"] or "(unknown)")),
         )
@@ -141,6 +141,12 @@ def peer_table(peers: list[Peer], terminal: Terminal, now: float) -> list[str]:
         for one in peers
     ]
     return _headed(table(_PEER_COLUMNS, rows, terminal.width), terminal) if rows else []
+
+
+def _is_unread(project: Project) -> bool:
+    """Whether nobody has counted yet what lies in the project's folder."""
+    counted = project["last_ingest"] is not None or project["sessions"] or project["bytes"]
+    return project["state"] == "pending" and not counted
 
 
 def _headed(rows: list[str], terminal: Terminal) -> list[str]:

@@ -144,7 +144,12 @@ STATES: dict[str, Callable[[], Status]] = {
     "nothing tracked": _nothing,
     "starting": lambda: _daemon(_nothing(), ready=False),
     "first import": lambda: _status(
-        state="pending", waits_for="look", progress={"done": 310_000_000, "of": 1_024_000_000}
+        state="pending",
+        waits_for="look",
+        progress={"done": 310_000_000, "of": 1_024_000_000},
+        sessions=0,
+        bytes=0,
+        last_ingest=None,
     ),
     "no daemon": lambda: _daemon(
         _status(state="pending"), pid=None, version=None, state="halted", reasons=["the daemon does not run"]
