@@ -232,6 +232,8 @@ class State:
         )
         self._db.text_factory = _lenient
         self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")  # counts where the file is made
+        # Nobody else opens it while the daemon runs; shared memory for others would dirty the disk at idle.
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode=WAL")
         # Losing the last transactions in a power cut is harmless: the notes are a cache.
         self._db.execute("PRAGMA synchronous=OFF")
