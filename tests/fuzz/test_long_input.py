@@ -84,8 +84,10 @@ LEADS = (b"", b"password='", b"x://u:", b"eyJ", b"-----BEGIN PRIVATE " + b"KEY--
 @pytest.mark.parametrize("lead", LEADS, ids=repr)
 def test_secrets_that_begin_and_never_end(lead: bytes) -> None:
     pieces = b"""
-    gh\x70_ sk- sk-ant-api03- - _ a_ xox\x62- eyJ \\neyJ eyJ. eyJa.eyJ . a. :// ://a: a://a:b x:\\/\\/ :\\ \\ \\\\/
-    \\/ password= password:a1 token=a1 secret='a1B2 " key=" api_key= api_key="\\/ hooks webhooks/1234567890123456/
+    gh\x70_ sk- sk-ant-api03- - _ a_ xox\x62- eyJ \\neyJ eyJ. eyJa.eyJ . a. :// ://a: a://a:b
+    x:\\/\\/ :\\ \\ \\\\/
+    \\/ password= password:a1 token=a1 secret='a1B2 " key=" api_key= api_key="\\/ hooks
+    webhooks/1234567890123456/
     AKI\x41 AIz\x61 authorization:basic AccountKey= Key=A/
     A1b2 A/ = { Maaaaaaaaaaaaaaaaaaaaaaa.abcdef. 12345678:AA
     --password password> SG. a:b@ secret:str= \\u00 k hf_a1 github_pat_ pypi-AgE x1 passphrase: -----BEGIN
