@@ -63,7 +63,7 @@ def read_status(project: str | None = None) -> tuple[Status, bool]:
             params: dict[str, Json] = {} if project is None else {"project": project}
             return cast("Status", daemon.call("status", params)), True
     except NoDaemonError as error:
-        print(f"{error.summary}; this is what the store holds ({error.hint})", file=sys.stderr)
+        print(f"{error.summary}; this is what the store holds\n  {error.hint}", file=sys.stderr)
     from convergenced.control.offline import offline_status  # opens the store with pygit2
 
     found = offline_status(locations(), os.environ)

@@ -53,7 +53,7 @@ def _ask() -> Conflicts:
         with connect() as daemon:
             return cast("Conflicts", daemon.call("conflicts", timeout=TIMEOUT))
     except NoDaemonError as error:
-        print(f"{error.summary}; this is what the store holds ({error.hint})", file=sys.stderr)
+        print(f"{error.summary}; this is what the store holds\n  {error.hint}", file=sys.stderr)
     from convergenced.control.offline import offline_conflicts  # opens the store with pygit2
 
     return offline_conflicts(locations(), os.environ)

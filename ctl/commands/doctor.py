@@ -74,7 +74,7 @@ def _examine(path: str | None, *, deep: bool, fix: bool) -> Diagnosis:
             found["findings"][:0] = own
             return found
     except NoDaemonError as error:
-        print(f"{error.summary}; this is what files and store tell ({error.hint})", file=sys.stderr)
+        print(f"{error.summary}; this is what files and store tell\n  {error.hint}", file=sys.stderr)
     from convergenced.control.offline_doctor import examine_offline  # opens the store with pygit2
     from convergenced.model import LocalPath
 

@@ -302,4 +302,4 @@ def restored_lines(restored: Restored) -> list[str]:
 
 
 def _say_offline(error: NoDaemonError) -> None:
-    print(f"{error.summary}; this is what the store holds ({error.hint})", file=sys.stderr)
+    print(f"{error.summary}; this is what the store holds\n  {error.hint}", file=sys.stderr)

@@ -77,7 +77,7 @@ def _read(project: str | None, most: int | None) -> tuple[list[Session], int, li
                 most,
             )
     except NoDaemonError as error:
-        print(f"{error.summary}; this is what the store holds ({error.hint})", file=sys.stderr)
+        print(f"{error.summary}; this is what the store holds\n  {error.hint}", file=sys.stderr)
     from convergenced.control.offline import offline_sessions  # opens the store with pygit2
 
     found = offline_sessions(locations(), os.environ, project)
