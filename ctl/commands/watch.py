@@ -40,7 +40,7 @@ _STATUS_TIMEOUT = 10.0
 def configure(parser: Parser) -> None:
     """Help; there are no arguments."""
     parser.description = (
-        "The status, live, with what just happened. Ctrl-C ends it.\n"
+        "The status, live, with what just happened and how far long work is. Ctrl-C ends it.\n"
         "Into a pipe it prints the verdict whenever it changes, and what was done."
     )
     parser.epilog = example("convergencectl watch")
