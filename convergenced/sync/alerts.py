@@ -30,6 +30,8 @@ MAX_LINES = 3
 
 _COUNTING = {"degraded", "error", "peer"}
 """Kinds whose words may hold numbers that change; in those of the others a number is part of a name."""
+_TOGETHER = {"secret"}
+"""Kinds of which a project's are one matter: one command shows them all, and there may soon be more."""
 _NUMBER = re.compile(r"\d+")
 
 
@@ -101,6 +103,7 @@ class Alerts:
 def matter_of(attention: Attention) -> str:
     """What makes it one matter, however a count in its words changes: a digest that tells nothing."""
     text = _NUMBER.sub("#", attention.text) if attention.kind in _COUNTING else attention.text
+    text = "" if attention.kind in _TOGETHER else text
     words = "\n".join((attention.kind, attention.project or "", text))
     return hashlib.sha256(words.encode("utf-8", "backslashreplace")).hexdigest()
 

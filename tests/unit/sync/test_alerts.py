@@ -124,6 +124,12 @@ def test_two_notes_are_two_matters_though_only_a_number_tells_them_apart() -> No
     assert matter_of(ones[0]) != matter_of(ones[1])
 
 
+def test_the_secrets_of_a_project_are_one_matter() -> None:
+    ones = [Attention("secret", "app", f"{path} holds {n} keys", "") for path, n in (("a", 1), ("b", 2))]
+    assert matter_of(ones[0]) == matter_of(ones[1])
+    assert matter_of(ones[0]) != matter_of(Attention("secret", "zoo", "a holds 1 keys", ""))
+
+
 def test_of_many_a_few_are_named() -> None:
     many = [Attention("quarantine", "app", f"file {name}", "") for name in "abcde"]
     title, text = in_words(many)
