@@ -934,9 +934,9 @@ def test_what_was_written_before_is_not_made_again(
     for text in ("one", "two"):
         go_on(ann, bob, text)
         length, read[0] = len(bob.local_bytes(S)), 0
-        before = bob.files.stat(bob.transcript(S))
+        before = bob.files.stat(LocalPath(bob.transcript(S)))
         assert taken_over(bob, bob.localize) == [length]
-        after = bob.files.stat(bob.transcript(S))
+        after = bob.files.stat(LocalPath(bob.transcript(S)))
         assert before is not None
         assert after is not None
         assert before.inode == after.inode
