@@ -100,11 +100,15 @@ def standing_by(scale: float) -> Iterator[Row]:
                 _write(machine.place(), 0, 1e6 * min(1, scale))
                 machine.launch()
                 machine.sync()
+            imported = memory(idle.pid)
+            idle.stop()
+            idle.launch()
+            idle.sync()
             _settle(idle, min(seconds, QUIET))
             _append_for(busy, min(seconds, 5.0), 0)
             still, work = _Watched(idle), _Watched(busy)
             writes = _append_for(busy, seconds, 1)
-            yield from still.idle_rows(directories)
+            yield from still.idle_rows(directories, imported)
             yield from work.busy_rows(writes)
             yield from _asking(idle, 20 if scale >= QUICK else 2)
         finally:
@@ -122,8 +126,8 @@ class _Watched:
         self._written = io(self._pid, "write_bytes")
         self._memory = memory(self._pid)
 
-    def idle_rows(self, directories: int) -> Iterator[Row]:
-        """What doing nothing costs."""
+    def idle_rows(self, directories: int, imported: int) -> Iterator[Row]:
+        """What doing nothing costs; `imported` is the memory it had right after it had read everything."""
         minutes = (time.monotonic() - self._started) / MINUTE
         cpu = (cpu_seconds(self._pid) - self._cpu) / minutes
         note = f"{directories} directories, {minutes * MINUTE:.0f} s"
@@ -132,7 +136,8 @@ class _Watched:
         yield Row(GROUP, "idle, wake-ups a minute, all threads", slept, "times")
         written = io(self._pid, "write_bytes") - self._written
         yield Row(GROUP, "idle, bytes written to the disk", written, "bytes", 0)
-        yield Row(GROUP, "idle, memory", memory(self._pid) / 1e6, "MB", 60)
+        note = f"{imported / 1e6:.1f} MB right after a first import of all that"
+        yield Row(GROUP, "idle, memory", memory(self._pid) / 1e6, "MB", 60, note=note)
 
     def busy_rows(self, writes: int) -> Iterator[Row]:
         """What somebody's work costs."""
