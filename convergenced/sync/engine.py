@@ -220,6 +220,7 @@ class Engine:
             if wanted is None or state.replica.project in wanted:
                 state.asked = now
                 state.is_all_asked = True
+                state.streak = 0  # who asks has finished something: what still follows of it shall not wait
         # What the passes commit shall leave in the same round.
         self._visit_peers(now + PUSH_DELAY if any(self._passes_due()) else now)
         return now

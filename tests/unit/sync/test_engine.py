@@ -323,6 +323,23 @@ def test_who_asks_gets_one_round_with_all_that_the_passes_commit(world: World, a
     assert [name for name, _ in ann.peer.calls[calls:]] == ["list", "push"]
 
 
+def test_what_follows_what_somebody_asked_for_is_committed_as_soon_as_there_is_silence(
+    world: World, ann: FakeMachine
+) -> None:
+    ann.start()
+    for number in range(6):
+        ann.say(S, f"{number}")
+        world.advance(3.0)
+    ann.say(S, "the answer")
+    world.advance(3.0)
+    assert b"the answer" not in ann.stored(S), "commits of a long streak come ever more rarely"
+    ann.engine.look_at_everything()
+    world.settle()
+    ann.say(S, "its end")
+    world.advance(3.0)
+    assert b"its end" in ann.stored(S)
+
+
 def test_a_commit_leaves_at_once_where_no_other_is_under_way(world: World, ann: FakeMachine) -> None:
     ann.start()
     world.advance(1.5 * INTERVAL)
