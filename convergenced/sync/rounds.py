@@ -103,30 +103,32 @@ class Rounds:
         """Has the peers that lack something of the project visited soon, and its other folders passed.
 
         At once where no pass is under way whose commit could leave together with this one. A merge that
-        says nothing new to a peer has time: machines that merge each other's merges in step would never end.
+        says nothing new to a peer waits a little: machines that merge each other's merges in step would
+        never end.
         """
         desk = self._desk
         tip, now = desk.board.tips.get(project), desk.clock.monotonic()
         is_calm = not any(state.busy or state.asked is not None for state in desk.board.replicas.values())
         for name, peer in desk.board.peers.items():
-            if peer.failures == 0 and self._lacks(desk.board.tracked.get((name, project)), tip):
+            tracked = desk.board.tracked.get((name, project))
+            lacks = tip is not None and tracked != tip
+            if lacks and peer.failures == 0:
                 peer.due_at = min(peer.due_at, now + PUSH_DELAY)
-            if is_calm and peer.due_at <= now + PUSH_DELAY:
+            if is_calm and peer.due_at <= now + PUSH_DELAY and not (lacks and self._say_alike(tracked, tip)):
                 peer.due_at = now
         for state in desk.board.of_project(project):
             is_behind = state.result is not None and state.result.tip != tip
             if is_behind and not state.busy and state.asked is None:
                 state.asked = now
 
-    def _lacks(self, tracked: Oid | None, tip: Oid | None) -> bool:
-        """Whether a peer that stands at `tracked` does not have what `tip` says."""
-        if tracked is None or tip is None or tracked == tip:
-            return tracked != tip and tip is not None
+    def _say_alike(self, one: Oid | None, other: Oid | None) -> bool:
+        """Whether two commits hold the same."""
         store = self._desk.parts.store
         try:
-            return store.read_commit(tracked).tree != store.read_commit(tip).tree
+            trees = {None if commit is None else store.read_commit(commit).tree for commit in (one, other)}
         except StoreError:
-            return True
+            return False
+        return len(trees) == 1
 
     def _failed(self, peer: PeerStatus, error: Exception, started: float) -> None:
         desk, name = self._desk, peer.settings.name
