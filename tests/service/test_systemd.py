@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from convergenced.control.configured import KEPT
 from tests.service.lab import Lab, boot, environment_of, make, shut, until, why_not
 
 pytestmark = [
@@ -204,6 +205,7 @@ def test_a_hub_outside_the_usual_places_is_named_with_its_remedy(service: Lab) -
 def test_the_log_has_priorities(service: Lab) -> None:
     config = (service.home / CONFIG).read_text()
     service.file(CONFIG, f"nonsense = 1\n{config}")
+    (service.home / ".local/state/convergence" / KEPT).unlink()
     done = service.do("systemctl --user restart convergenced")
     assert done.code != 0, "a configuration that is wrong from the start keeps it from starting"
     service.file(CONFIG, config)
