@@ -38,6 +38,7 @@ from convergenced.sync.desk import IDLE_TURN, Surroundings
 from convergenced.sync.engine import Engine
 from convergenced.sync.once import one_pass
 from convergenced.sync.replica import Parts
+from convergenced.sync.searcher import Searcher
 
 log = logging.getLogger("convergenced")
 
@@ -110,6 +111,7 @@ def _run(once: bool) -> int:
                 LocalPath(os.path.join(locations.backups_dir, folder)), keep
             ),
             aside=aside,
+            searcher=Searcher,
             show=lambda title, text: show_on_desktop(title, text, os.environ),
             keeper=StoreKeeper(locations.store),
             on_turn=after_turn,

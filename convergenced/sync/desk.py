@@ -25,6 +25,7 @@ from convergenced.sync.news import FRESH, News
 from convergenced.sync.plan import Pace
 from convergenced.sync.replica import Parts
 from convergenced.sync.scan import MEMORY
+from convergenced.sync.searcher import Searcher
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class Surroundings:
     """Does work that takes long where it is in nobody's way."""
     show: Callable[[str, str], object] = lambda title, text: None
     """Shows a person something on the desktop, where there is one."""
+    searcher: Callable[[bytes], Searcher] | None = None
+    """Starts a search for apparent secrets beside such work; None where that searches itself."""
     keeper: Keeper = field(default_factory=NoKeeper)
     chance: Callable[[], float] = random.random
     on_turn: Callable[[], None] = field(default=lambda: None)

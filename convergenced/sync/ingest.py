@@ -9,6 +9,7 @@ for a deletion; one bad file is set aside alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from convergenced import steps
@@ -44,7 +45,8 @@ from convergenced.sync.scan import (
     scan_folder,
     session_of,
 )
-from convergenced.sync.screening import Screening
+from convergenced.sync.screening import Screening, salt_of
+from convergenced.sync.searcher import Searcher
 from convergenced.sync.tips import advance, ref_of, tip_of
 from convergenced.sync.transcripts import TOO_LONG, TOO_LONG_REMEDY, take_transcript
 
@@ -135,6 +137,8 @@ class Bulk:
 
     tell: Callable[[int, int], None] = lambda done, of: None
     aside: Callable[[Callable[[], IngestReport]], IngestReport] = lambda work: work()
+    searcher: Callable[[bytes], Searcher] | None = None
+    """What starts a search for apparent secrets beside it."""
 
 
 def policy_of(parts: Parts, replica: Replica) -> Policy:
@@ -157,24 +161,29 @@ def ingest(
     Looks at everything, or, with a glance, at what may have changed since it. Much is committed in steps,
     each of which is remembered: what ends this process costs one step.
     """
-    report = _Ingest(parts, replica, policy).run(since)
-    if not report.left:
-        return report
     bulk = bulk or Bulk()
+    with ExitStack() as stack:
+        searcher: Searcher | None = None
+        if bulk.searcher is not None:
+            searcher = bulk.searcher(salt_of(parts.machine.id))
+            stack.callback(searcher.close)
+        report = _Ingest(parts, replica, policy, searcher=searcher).run(since)
+        if not report.left:
+            return report
 
-    def go_on(report: IngestReport = report) -> IngestReport:
-        of, is_going_on = report.new, report.commit is not None or bool(report.refusals)
-        while report.left and is_going_on:
-            bulk.tell(of - report.left, of)
-            former = report
-            report = _Ingest(parts, replica, policy, former.refusals).run(since)
-            # What was refused is put off from now on, which makes way for what is behind it.
-            is_going_on = report.commit is not None or not set(report.refusals) <= set(former.refusals)
-            report.follow(former)
-        report.retry |= report.left > 0
-        return report
+        def go_on(report: IngestReport = report) -> IngestReport:
+            of, is_going_on = report.new, report.commit is not None or bool(report.refusals)
+            while report.left and is_going_on:
+                bulk.tell(of - report.left, of)
+                former = report
+                report = _Ingest(parts, replica, policy, former.refusals, searcher).run(since)
+                # What was refused is put off from now on, which makes way for what is behind it.
+                is_going_on = report.commit is not None or not set(report.refusals) <= set(former.refusals)
+                report.follow(former)
+            report.retry |= report.left > 0
+            return report
 
-    return bulk.aside(go_on)
+        return bulk.aside(go_on)
 
 
 def reread(parts: Parts, replica: Replica, policy: Policy) -> None:
@@ -187,7 +196,12 @@ def reread(parts: Parts, replica: Replica, policy: Policy) -> None:
 
 class _Ingest:
     def __init__(
-        self, parts: Parts, replica: Replica, policy: Policy, refused: Iterable[Refusal] = ()
+        self,
+        parts: Parts,
+        replica: Replica,
+        policy: Policy,
+        refused: Iterable[Refusal] = (),
+        searcher: Searcher | None = None,
     ) -> None:
         self._parts = parts
         self._store = parts.store
@@ -209,6 +223,7 @@ class _Ingest:
         self._screening = Screening(
             *(parts.screen, parts.state, parts.files, parts.machine.id, replica.folder),
             lambda path: replica.path(parts.machine, path),
+            searcher,
         )
         self._is_behind = False
         """Whether the branch has all that this folder ever committed, and more."""
@@ -343,6 +358,7 @@ class _Ingest:
 
     def _remember(self, scan: Scan, head: Oid | None) -> None:
         state, folder = self._parts.state, self._replica.folder
+        self._screening.settle()
         gone = {path for path in self._noted if not scan.holds(path)} | self._stale
         is_new_head = head is not None and state.head(folder) != head
         is_said = self._words is None or state.said(self._replica.project) == self._words

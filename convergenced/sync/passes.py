@@ -52,7 +52,7 @@ class Passes:
         def tell(done: int, of: int) -> None:
             desk.post(lambda: _show(state, done, of))
 
-        bulk = Bulk(tell, desk.surroundings.aside)
+        bulk = Bulk(tell, desk.surroundings.aside, desk.surroundings.searcher)
 
         def work() -> Pass | None:
             if only_held and holder_of(desk.parts, replica, whole_machine) is not None:

@@ -18,6 +18,7 @@ from convergenced.errors import RefusedInputError
 from convergenced.machine.state import SecretNote, State
 from convergenced.model import LocalPath, MachineId
 from convergenced.ports import Files
+from convergenced.sync.searcher import Searcher
 
 Policy = Literal["off", "warn", "block"]
 
@@ -53,8 +54,11 @@ class Screening:
         machine: MachineId,
         folder: str,
         local_path: Callable[[str], LocalPath],
+        searcher: Searcher | None = None,
     ) -> None:
         self._policy = screen.policy
+        self._searcher = searcher if screen.policy == "warn" else None
+        """Who searches where nothing waits for what is found."""
         self._state = state
         self._files = files
         self._salt = salt_of(machine)
@@ -87,10 +91,19 @@ class Screening:
 
         Raises `RefusedInputError` where they may not go.
         """
-        if self._policy == "off":
-            return
+        if self._searcher is not None:
+            self._searcher.ask(data, lambda found: self._meet(path, data, start, found))
+        elif self._policy != "off":
+            self._refuse(self._meet(path, data, start, find_secrets(data, self._salt)))
+
+    def settle(self) -> None:
+        """Returns once all is searched that was looked at."""
+        if self._searcher is not None:
+            self._searcher.settle()
+
+    def _meet(self, path: str, data: bytes, start: int, secrets: list[Secret]) -> list[SecretNote]:
         found = []
-        for secret in find_secrets(data, self._salt):
+        for secret in secrets:
             begin = data.rfind(b"\n", 0, secret.start) + 1
             end = data.find(b"\n", secret.end - 1) + 1 or len(data)
             note = SecretNote(
@@ -99,7 +112,7 @@ class Screening:
             )
             found.append(note)
             self._note(note)
-        self._refuse(found)
+        return found
 
     def save(self, holds: Callable[[str], bool]) -> None:
         """Writes down what was met; what was in files that are gone is forgotten."""

@@ -9,9 +9,10 @@ import pytest
 from convergenced.canon.secrets import find_secrets
 from convergenced.machine.settings_schema import SecretSettings
 from convergenced.machine.state import SecretNote
-from convergenced.sync import ingest, screening
+from convergenced.sync import ingest, screening, searcher
 from convergenced.sync.board import Attention
 from convergenced.sync.scan import TRANSCRIPT_SUFFIX
+from convergenced.sync.searcher import Searcher
 from convergenced.sync.transcripts import READ_BYTES
 from tests.labelled import KEYS, SHAPES, Lot
 from tests.unit.sync.test_ingest import reads
@@ -231,6 +232,18 @@ def test_in_a_long_import_each_is_told_once_and_the_rest_goes(
     assert {one.where for one in report.refusals} == {f"{sid(number)}.jsonl" for number in (3, 5, 7)}
     assert [one.path for one in report.secrets] == [PATH]
     assert report.found == []
+
+
+def test_a_long_import_is_searched_beside_it(ann: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "STEP_BYTES", 300)
+    monkeypatch.setattr(searcher, "WORTHWHILE", 0)
+    ann.screen.policy = "warn"
+    for number in range(1, 5):
+        ann.say(sid(number), f"my token is {TOKEN}")
+    policy, bulk = ingest.policy_of(ann.parts, ann.app), ingest.Bulk(searcher=Searcher)
+    report = ingest.ingest(ann.parts, ann.app, policy, bulk=bulk)
+    assert {note.path for note in report.found} == {f"{sid(number)}.jsonl" for number in range(1, 5)}
+    assert {note.path for note in ann.ingest().secrets} == {note.path for note in report.found}
 
 
 def test_nothing_that_is_told_or_kept_gives_a_secret_away(ann: FakeMachine) -> None:
