@@ -209,9 +209,6 @@ BEGUN_ANEW: dict[str, Fault] = {
 }
 """Faults after which it is not known any more which memory was edited since."""
 
-NOTE = "memory/gone.md"
-"""What the laptop removed. Where the branch is left, it matters whether the laptop's word comes first."""
-
 SELECTED_ANEW = ("store gone", "replica's ref empty", "packed-refs junk")
 
 
@@ -222,9 +219,14 @@ def test_what_was_lost_is_rebuilt_from_local_files_and_peers(
     BEGUN_ANEW[name](pair)
     for machine in pair.machines:
         once(machine)
-    if name == "replica's ref empty" and NOTE not in pair.desktop.files():
+    if name == "replica's ref empty":
+        # The branch is left: it matters for notes whether the laptop's word of them comes first.
+        here = pair.desktop.files()
+        assert {b"FIRST", b"LAST"} <= set(here["memory/edited.md"].split(b"\n"))
+        assert here["memory/new.md"] == undisturbed_anew["desktop"]["memory/new.md"]
+        notes = {path: data for path, data in here.items() if path.startswith("memory/")}
         undisturbed_anew = {
-            machine: {path: data for path, data in files.items() if path != NOTE}
+            machine: {path: data for path, data in files.items() if not path.startswith("memory/")} | notes
             for machine, files in undisturbed_anew.items()
         }
     pair.check_equal(undisturbed_anew)
