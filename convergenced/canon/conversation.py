@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convergenced.canon.nesting import is_deeper
-from convergenced.canon.transcript import MAX_NESTING, unix_seconds
+from convergenced.canon.transcript import parse_record, unix_seconds
 
 Who = Literal["user", "assistant", "agent", "system"]
 Kind = Literal["text", "call", "result", "thinking", "summary", "note"]
@@ -57,7 +56,7 @@ def read_entries(record: bytes) -> list[Entry]:
         return [Entry("system", "note", f"a record of {len(record) >> 20} MiB, too long to be shown", None)]
     if b'"message"' not in record and b'"system"' not in record:
         return []
-    value = _parse(record)
+    value = parse_record(record)
     if value is None:
         return []
     stamp = value.get("timestamp")
@@ -91,7 +90,7 @@ def name_of(records: Iterable[bytes]) -> str:
     name = ""
     for record in records:
         if b'"custom-title"' in record or b'"summary"' in record:
-            value = _parse(record) or {}
+            value = parse_record(record) or {}
             key = {"custom-title": "customTitle", "summary": "summary"}.get(str(value.get("type")), "")
             name = _line(value.get(key)) or name
     return name
@@ -99,7 +98,7 @@ def name_of(records: Iterable[bytes]) -> str:
 
 def name_in(document: bytes) -> str:
     """What a session's `custom-title.json` calls it; empty where it does not say."""
-    return _line((_parse(document) or {}).get("customTitle"))
+    return _line((parse_record(document) or {}).get("customTitle"))
 
 
 def first_prompt(records: Iterable[bytes]) -> str:
@@ -170,15 +169,3 @@ def _line(text: object) -> str:
         return ""
     line = " ".join(text[: 4 * MAX_TITLE].split())[:MAX_TITLE]
     return line.encode("utf-8", "replace").decode()  # half a character is none
-
-
-def _parse(record: bytes) -> dict[str, Any] | None:
-    if not record.lstrip().startswith(b"{"):
-        return None
-    try:
-        value = json.loads(record.decode("utf-8", "surrogateescape"))
-    except (ValueError, RecursionError):
-        return None
-    if record.count(b"[") + record.count(b"{") > MAX_NESTING and is_deeper(value, MAX_NESTING):
-        return None
-    return value if isinstance(value, dict) else None

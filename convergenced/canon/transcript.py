@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.canon.nesting import is_deeper
@@ -67,15 +68,23 @@ def split_records(data: bytes) -> tuple[list[bytes], bytes]:
     return records, records.pop()
 
 
-def facts(record: bytes) -> RecordFacts:
-    """What the record says of itself. Never raises: an opaque line says nothing."""
+def parse_record(record: bytes) -> dict[str, Any] | None:
+    """A record's fields; None for a line that is none, or nested too deeply. Never raises."""
     if not record.lstrip().startswith(b"{"):
-        return _OPAQUE
+        return None
     try:
         value = json.loads(record.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
-        return _OPAQUE
+        return None
     if record.count(b"[") + record.count(b"{") > MAX_NESTING and is_deeper(value, MAX_NESTING):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def facts(record: bytes) -> RecordFacts:
+    """What the record says of itself. Never raises: an opaque line says nothing."""
+    value = parse_record(record)
+    if value is None:
         return _OPAQUE
     kind, own_id = _string(value, "type"), _string(value, "uuid")
     return RecordFacts(
