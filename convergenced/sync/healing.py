@@ -140,7 +140,7 @@ class Healing:
             desk.note("heal", project, text)
         case.busy = False
         now = desk.clock.monotonic()
-        case.confirming = bool(outcome.flaws and not outcome.left)
+        was_healed, case.confirming = case.confirming, bool(outcome.flaws and not outcome.left)
         if outcome.told:
             for state in desk.board.of_project(project):
                 # What files were noted as may be what was lost: they are read again in full.
@@ -158,6 +158,16 @@ class Healing:
         else:
             desk.restore(_part(project))
             del self._cases[project]
+            if was_healed:
+                self._visit_again(project)
+
+    def _visit_again(self, project: ProjectId) -> None:
+        """What a round met beside the healing does not hold any more; another one tells how it is now."""
+        for peer in self._desk.board.peers.values():
+            if peer.report is not None and project in peer.report.damaged:
+                peer.report.damaged.discard(project)
+                peer.report.refusals.pop(project, None)
+                peer.due_at = self._desk.clock.monotonic()
 
     def _failed(self, project: ProjectId, case: _Case, error: Exception) -> None:
         if not isinstance(error, (ConvergenceError, OSError)):

@@ -127,8 +127,6 @@ def pack_all(repository: Path) -> Path:
 @pytest.mark.parametrize("name", PACK_FAULTS if DEEP else ["truncated", "without pack"])
 def test_a_torn_pack_is_made_up_for_by_the_hub(pair: Pair, undisturbed: Files, name: str) -> None:
     PACK_FAULTS[name](pack_all(pair.desktop.store))
-    # The round beside the healing may still tell of what it met.
-    assert pair.desktop.run_daemon("--once").returncode in (0, 6)
     pair.settle()
     pair.check_equal(undisturbed)
 
