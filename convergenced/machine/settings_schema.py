@@ -96,11 +96,22 @@ class BackupSettings:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeSettings:
-    """CLAUDE.md and settings across machines. `max_usd` is per run."""
+    """CLAUDE.md and settings across machines. `max_usd` is per run.
+
+    `synthesizer` is the name or id of the machine that synthesizes, empty: whoever is first. `peer` is
+    the one whose CI does it (`github`, `gitlab`), empty: the first that fits; `api_url` where its API
+    is, empty: as its URL says.
+    """
 
     enabled: bool = False
     provider: Literal["none", "anthropic", "claude", "github", "gitlab"] = "none"
     max_usd: float = 1.0
+    model: str = ""
+    reject_above: int = 3
+    synthesizer: str = ""
+    tracked_files: bool = False
+    peer: str = ""
+    api_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +335,14 @@ SECTIONS: Mapping[str, tuple[Callable[..., Any], Mapping[str, Key]]] = {
             "max_usd": Key(
                 Kind("a number of dollars from 0 to 10000", _dollars, from_words=_dollar_words), "per run"
             ),
+            "model": Key(Kind("a text", _text), "which model merges; the provider's own choice if empty"),
+            "reject_above": Key(
+                _whole(0, 100), "a merge with more claims that nobody made is not taken; fewer are marked"
+            ),
+            "synthesizer": Key(Kind("a text", _text), "the machine that merges; whoever is first if empty"),
+            "tracked_files": Key(_TRUTH, "also a project's CLAUDE.md that its own git carries"),
+            "peer": Key(Kind("a text", _text), "whose CI merges (github, gitlab); the first fit if empty"),
+            "api_url": Key(Kind("a text", _text), "where its API is; as its URL says if empty"),
         },
     ),
 }

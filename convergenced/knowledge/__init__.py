@@ -1,0 +1,1 @@
+"""CLAUDE.md and settings across machines: snapshots, synthesis, and applying with care."""
