@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from convergenced.canon import jsontext
 from convergenced.errors import UsageError
-
-from . import jsontext
 
 State = Literal["installed", "elsewhere", "missing"]
 

@@ -9,13 +9,14 @@ import stat
 import sys
 from dataclasses import dataclass
 
+from convergenced.canon import jsontext
 from convergenced.errors import UsageError
 from convergenced.machine.durable import explained, read_bounded, write_durably
 from convergenced.machine.locations import MAX_CLAUDE_SETTINGS, ClaudeLocations
 from convergenced.machine.runtime import folder_of_all
 from convergenced.model import LocalPath
 
-from .. import hooks, jsontext
+from .. import hooks
 from ..arguments import Parser, example
 from ..render import Terminal, clean, tilde
 

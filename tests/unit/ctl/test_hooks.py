@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convergenced.canon import jsontext
 from convergenced.errors import UsageError
-from ctl import hooks, jsontext
+from ctl import hooks
 
 CALL = hooks.call_of("/opt/con vergence/bin/python", None)
 OTHER = hooks.call_of("/elsewhere/python3", "/home/ann/conv")
