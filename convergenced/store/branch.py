@@ -59,6 +59,11 @@ def tracking_ref(peer: str, project: ProjectId) -> str:
     return f"{PEERS}{_component(peer)}/project/{_component(project)}"
 
 
+def peer_ref(peer: str, branch: str) -> str:
+    """Where a peer's branch beside the projects' is kept after a fetch; `branch` is its name."""
+    return f"{PEERS}{_component(peer)}/{_component(branch)}"
+
+
 def local_ref(project: ProjectId, replica: str) -> str:
     """What this machine's replica of a project last committed."""
     return f"{LOCAL}{_component(project)}/{_component(replica)}"

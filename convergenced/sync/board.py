@@ -8,7 +8,7 @@ unless it was looked at and no check failed.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -166,6 +166,8 @@ class Board:
     surveyed_at: float = -1.0
     notices: list[Notice] = field(default_factory=list)
     """What is to be shown for a while and needs nobody."""
+    beside: dict[str, Sequence[Attention]] = field(default_factory=dict)
+    """What needs a person in parts that work beside the projects, by name of the part."""
 
     def is_paused(self, project: str) -> bool:
         """Whether nothing may be done for the project."""
@@ -316,6 +318,8 @@ class Board:
                 for project, outcome in peer.report.merges.items():
                     found.extend(_refused(project, refusal) for refusal in outcome.refusals)
         found.extend(_refused(None, refusal) for refusal in self.refusals)
+        for ones in self.beside.values():
+            found.extend(ones)
         return list(dict.fromkeys(found))
 
 

@@ -20,6 +20,7 @@ from convergenced.ports import Checkouts, Peer
 from convergenced.store.branch import ahead_behind
 from convergenced.sync.alerts import Alerts
 from convergenced.sync.board import ALL, Board, Distance, Missing, PeerStatus, ReplicaState
+from convergenced.sync.companion import Companion
 from convergenced.sync.desk import Desk, Surroundings
 from convergenced.sync.healing import Healing
 from convergenced.sync.housekeeping import Housekeeping
@@ -32,6 +33,7 @@ from convergenced.sync.rollcall import RollCall
 from convergenced.sync.rounds import Rounds
 
 T = TypeVar("T")
+CompanionT = TypeVar("CompanionT", bound=Companion)
 
 WAKE_JUMP = 30.0
 """A step of the wall clock against the monotonic one, in seconds, that means the machine slept."""
@@ -55,6 +57,7 @@ class Engine:
         self.roll_call = RollCall(self.desk, self._rounds)
         self._passes.on_committed = self.roll_call.noticed
         self._alerts = Alerts(self.desk)
+        self._companions: dict[str, Companion] = {}
         self._rescan_due = 0.0
         self._drift = 0.0
         self._waiters: list[_Waiter] = []
@@ -76,6 +79,12 @@ class Engine:
     def ready(self) -> bool:
         """Whether it is known what takes part."""
         return self._lookout.surveys > 0 or self.board.halted is not None
+
+    def attach(self, name: str, build: Callable[[Desk, Rounds], CompanionT]) -> CompanionT:
+        """Has a companion work beside, before `start`; `build` makes it of what the engine's parts share."""
+        companion = build(self.desk, self._rounds)
+        self._companions[name] = companion
+        return companion
 
     # -- life
 
@@ -127,6 +136,8 @@ class Engine:
         surroundings = self.desk.surroundings
         surroundings.watcher.stop()
         surroundings.keeper.close()
+        for companion in self._companions.values():
+            companion.close()
         drained = surroundings.workers.drain(seconds / 2)
         if not drained:
             self._rounds.close()
@@ -155,6 +166,7 @@ class Engine:
         others = (
             *(self._healing.next_due(), self._housekeeping.due, self._patrol.due),
             *(self.roll_call.due, self._alerts.due),
+            *(companion.due for companion in self._companions.values()),
         )
         times.extend(due for due in others if due is not None)
         times.extend(due for _, due in self._passes_due())
@@ -192,6 +204,9 @@ class Engine:
         self._housekeeping.start_due()
         self._patrol.start_due()
         self.roll_call.start_due()
+        for name, companion in self._companions.items():
+            companion.start_due()
+            self.board.beside[name] = companion.attention()
         self._alerts.start_due()
         for state, due in self._passes_due():
             if now >= due:
@@ -221,6 +236,9 @@ class Engine:
                 state.asked = now
                 state.is_all_asked = True
                 state.streak = 0  # who asks has finished something: what still follows of it shall not wait
+        if wanted is None:
+            for companion in self._companions.values():
+                companion.look()
         # What the passes commit shall leave in the same round.
         self._visit_peers(now + PUSH_DELAY if any(self._passes_due()) else now)
         return now
@@ -269,6 +287,8 @@ class Engine:
             if name not in self.board.peers:
                 self.board.peers[name] = PeerStatus(peer, due_at=self._clock.monotonic())
         self._lookout.want()
+        for companion in self._companions.values():
+            companion.settings_changed()
         self.desk.note("config", None, "applied the settings")
 
     def forget_notes(self, projects: Iterable[str] | None) -> None:
@@ -343,7 +363,10 @@ class Engine:
         wanted = self.board.projects() if projects is None else list(projects)
         healing = [project for project in wanted if self._healing.is_healing(project)]
         found = [Missing(project, "the store is being healed", "work") for project in healing]
-        return found + [miss for project in wanted for miss in self.board.missing(project, since)]
+        found += [miss for project in wanted for miss in self.board.missing(project, since)]
+        if projects is None:
+            found += [miss for companion in self._companions.values() for miss in companion.missing(since)]
+        return found
 
     def wait(
         self,

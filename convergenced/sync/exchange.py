@@ -7,7 +7,7 @@ project's name is never mixed in; one project's trouble does not stop the others
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from convergenced import steps
@@ -32,6 +32,7 @@ from convergenced.store.branch import (
 from convergenced.store.damage import may_be_damage
 from convergenced.store.peers import is_behind
 from convergenced.sync.identity import Identity, identity_of_project, may_be_named, stem_of
+from convergenced.sync.side_branches import SideBranch, SideReport, SideRound
 from convergenced.sync.tips import advance, ref_of, tip_of
 
 MAX_TURNS = 4
@@ -41,6 +42,8 @@ MAX_WAIT = 16
 """After so many rounds at the latest a branch that could not be had is asked for again."""
 
 README_REF = "refs/heads/main"
+
+_NO_WORD = "the peer did not say what became of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class RoundReport:
 
     damaged: set[ProjectId] = field(default_factory=set)
     """Ours, where something in our store could not be read."""
+    sides: Mapping[str, SideReport] = field(default_factory=dict)
+    """What became of the branches beside the projects', by full name."""
 
     def refuse(self, project: ProjectId, error: ConvergenceError) -> None:
         """Sets one project aside for this round."""
@@ -93,13 +98,15 @@ def exchange(
     projects: Mapping[ProjectId, Identity],
     trusted: Iterable[ProjectId],
     unfit: Mapping[ProjectId, Unfit] | None = None,
+    sides: Sequence[SideBranch] = (),
 ) -> RoundReport:
-    """One round with the peer `name` about our `projects`.
+    """One round with the peer `name` about our `projects`, and the branches `sides` beside them.
 
     `trusted` are projects that the user joined by hand: their id is taken at its word. `unfit` is what
     the last round reported as such. Raises `PeerError` where the peer as a whole failed.
     """
-    return _Round(store, peer, name, projects, frozenset(trusted), unfit or {}).run()
+    side_round = SideRound(store, name, sides)
+    return _Round(store, peer, name, projects, frozenset(trusted), unfit or {}, side_round).run()
 
 
 def look_at(store: Store, peer: Peer, name: str, project: ProjectId) -> Identity:
@@ -122,13 +129,15 @@ class _Round:
         projects: Mapping[ProjectId, Identity],
         trusted: frozenset[ProjectId],
         unfit: Mapping[ProjectId, Unfit],
+        sides: SideRound,
     ) -> None:
         self._store = store
         self._peer = peer
         self._name = name
         self._projects = projects
         self._trusted = trusted
-        self._report = RoundReport(unfit=dict(unfit))
+        self._sides = sides
+        self._report = RoundReport(unfit=dict(unfit), sides=sides.reports)
         self._tips: dict[ProjectId, Oid | None] = {}
         """Where our branches are, looked up once a turn: what is committed meanwhile gets the next round."""
         self._tracks: dict[ProjectId, Oid | None] = {}
@@ -137,15 +146,18 @@ class _Round:
     def run(self) -> RoundReport:
         for _ in range(MAX_TURNS):
             self._report.rejected.clear()
+            self._sides.again()
             listing = self._peer.list()
             steps.reached("exchange.listed")
             self._tips = {project: tip_of(self._store, project) for project in self._projects}
             self._tracks = {project: self._read_tracked(project) for project in self._projects}
             self._report.offered = _projects_in(listing)
             self._forget_vanished()
-            self._fetch()
+            beside = self._sides.wanted(listing)
+            self._fetch(beside)
             steps.reached("exchange.fetched")
             self._merge()
+            self._sides.merge(beside)
             steps.reached("exchange.merged")
             behind = self._push(README_REF not in listing)
             steps.reached("exchange.noted")
@@ -184,7 +196,7 @@ class _Round:
             if project not in self._report.offered:
                 self._track(project, None)
 
-    def _fetch(self) -> None:
+    def _fetch(self, sides: dict[str, str]) -> None:
         wanted = {
             project: tip
             for project, tip in self._report.offered.items()
@@ -198,13 +210,16 @@ class _Round:
             if known is not None and known.tip == wanted[project] and known.left > 0:
                 del wanted[project]
                 self._set_aside(project, replace(known, left=known.left - 1))
-        if not wanted:
+        if not wanted and not sides:
             return
         refs = {project_ref(project): tracking_ref(self._name, project) for project in wanted}
         try:
-            self._peer.fetch(refs)
+            self._peer.fetch(refs | sides)
         except BranchesRefusedError as error:
+            self._sides.refused(error.reasons)
             for ref, reason in error.reasons.items():
+                if ref in sides:
+                    continue
                 project = ProjectId(ref.removeprefix(PROJECTS))
                 tip, known = wanted.pop(project), former[project]
                 wait = min(2 * known.wait, MAX_WAIT) if known is not None and known.tip == tip else 1
@@ -254,7 +269,8 @@ class _Round:
             tip = self._tips[project]
             if tip is not None and tip != self._tracks[project] and not self._skips(project):
                 offers[project_ref(project)] = (project, tip)
-        refs = list(offers)
+        beside = self._sides.offers()
+        refs = [*offers, *beside]
         if refs and with_readme and ref_of(self._store, README_REF) is not None:
             refs.append(README_REF)
         if not refs:
@@ -262,8 +278,12 @@ class _Round:
         answers = self._peer.push(refs)
         steps.reached("exchange.pushed")
         behind = False
+        for ref in beside:
+            reason = answers.get(ref, _NO_WORD)
+            self._sides.answered(ref, reason)
+            behind = behind or (reason is not None and is_behind(reason))
         for ref, (project, tip) in offers.items():
-            reason = answers.get(ref, "the peer did not say what became of it")
+            reason = answers.get(ref, _NO_WORD)
             if reason is None:
                 self._note_pushed(project, tip)
             else:

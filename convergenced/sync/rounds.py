@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from convergenced.errors import ConvergenceError, PeerUnreachableError, StoreError
@@ -23,6 +23,7 @@ from convergenced.sync.identity import Identity
 from convergenced.sync.joining import Considered, consider_offers, move_project, rename_project
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.plan import PUSH_DELAY, peer_delay
+from convergenced.sync.side_branches import SideBranch, SideReport
 from convergenced.sync.tips import ref_of, tip_of
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class Rounds:
         """The newest connection to each peer; closing one that is done does nothing."""
         self.renaming: set[ProjectId] = set()
         """Projects that are getting another id, or are leaving: nothing is done for them meanwhile."""
+        self.sides: list[SideBranch] = []
+        """Branches that are exchanged beside the projects' own."""
+        self.on_sides: Callable[[str, Mapping[str, SideReport]], None] = lambda name, reports: None
+        """Hears what a round with a peer did about them."""
         self._waiting: list[Callable[[], None]] = []
 
     def may_start(self, peer: PeerStatus) -> bool:
@@ -68,7 +73,7 @@ class Rounds:
         }
         trusted = {state.replica.project for state in desk.board.replicas.values() if state.replica.by_hand}
         settings, parts, scope = peer.settings, desk.parts, self._lookout.scope()
-        unfit = peer.report.unfit if peer.report is not None else {}
+        unfit, sides = peer.report.unfit if peer.report is not None else {}, tuple(self.sides)
         survey, tried = self._tried.get(name, (-1, set[ProjectId]()))
         surveys = self._lookout.surveys
         if survey != surveys:
@@ -78,7 +83,7 @@ class Rounds:
             connection = desk.surroundings.open_peer(settings)
             self._connections[name] = connection
             try:
-                report = exchange(parts.store, connection, name, projects, trusted, unfit)
+                report = exchange(parts.store, connection, name, projects, trusted, unfit, sides)
                 considered = Considered()
                 if scope.auto_join and not tried >= report.offered.keys():
                     checkouts, offered = desk.surroundings.checkouts, report.offered
@@ -98,6 +103,13 @@ class Rounds:
         """Breaks off all rounds under way."""
         for connection in list(self._connections.values()):
             connection.close()
+
+    def offer_sides(self) -> None:
+        """Has the peers visited soon: a branch beside the projects' has moved."""
+        now = self._desk.clock.monotonic()
+        for peer in self._desk.board.peers.values():
+            if peer.failures == 0:
+                peer.due_at = min(peer.due_at, now + PUSH_DELAY)
 
     def offer(self, project: ProjectId) -> None:
         """Has the peers that lack something of the project visited soon, and its other folders passed.
@@ -171,6 +183,8 @@ class Rounds:
         for project in report.damaged:
             self._healing.suspect(project)
         self._tell(name, report, former)
+        if report.sides:
+            self.on_sides(name, report.sides)
         for text in considered.joined:
             desk.note("join", None, f"joined {text}")
         for project in report.strangers:
