@@ -19,7 +19,15 @@ class ProviderError(ConvergenceError):
 
 
 class PartialAnswerError(ProviderError):
-    """An answer broke off or is not in the shape that was asked for; it is not used."""
+    """One question has no answer that could be used: it broke off, has not the shape that was asked for, or
+    was refused. Others may be answered.
+
+    `usd` is what asking cost; None where nobody knows, which counts as much as it can have been.
+    """
+
+    def __init__(self, summary: str, hint: str = "", usd: float | None = None) -> None:
+        super().__init__(summary, hint)
+        self.usd = usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +59,26 @@ class Model(Protocol):
     def ask(self, question: Question) -> Answer:
         """Asks; tries again by itself where that helps. Raises `ProviderError`."""
         ...
+
+
+def fits(value: Json, schema: Mapping[str, Json]) -> bool:
+    """Whether a value has the shape of a schema made of objects, lists and texts.
+
+    An object has exactly the fields that `properties` names.
+    """
+    match schema.get("type"):
+        case "string":
+            return isinstance(value, str)
+        case "array":
+            items = schema.get("items")
+            assert isinstance(items, dict)
+            return isinstance(value, list) and all(fits(one, items) for one in value)
+        case "object":
+            shapes = schema.get("properties")
+            assert isinstance(shapes, dict)
+            return (
+                isinstance(value, dict)
+                and value.keys() == shapes.keys()
+                and all(fits(value[name], shape) for name, shape in shapes.items() if isinstance(shape, dict))
+            )
+    raise AssertionError(f"no shape that anybody asks for: {schema}")
