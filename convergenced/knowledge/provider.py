@@ -19,9 +19,9 @@ class ProviderError(ConvergenceError):
 
 
 class PartialAnswerError(ProviderError):
-    """One question has no answer that could be used: it broke off, has not the shape that was asked for, or
-    was refused. Others may be answered.
+    """One question has no answer that could be used; others may be answered.
 
+    It broke off, has not the shape that was asked for, or was refused.
     `usd` is what asking cost; None where nobody knows, which counts as much as it can have been.
     """
 
