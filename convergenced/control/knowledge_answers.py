@@ -171,3 +171,22 @@ class KnowledgeBootstrap(TypedDict):
     """What it was made from, in words: `12 notes`, `40 sessions`."""
     usd: float
     written: bool
+
+
+class KnowledgeScaffold(TypedDict):
+    """The answer to `knowledge_scaffold`, parameters: `kind` (github, gitlab), `force`.
+
+    A file that is there and differs is left alone without `force`: then `written` is false and `existing`
+    its text. Where it is there and the same, `written` is false and `existing` None.
+    """
+
+    peer: str
+    file: str
+    """Its path in the peer's repository."""
+    written: bool
+    commit: str | None
+    next: list[str]
+    """What a person still has to do, a line each."""
+    existing: str | None
+    text: str
+    """What is, or would be, in the file."""

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from convergenced.errors import ConvergenceError
+from convergenced.errors import ConvergenceError, PeerError
 from convergenced.merge.documents import Json
 
 
 class ProviderError(ConvergenceError):
     """A provider cannot answer: no key, refused, unreachable for long. The hint says what to do."""
+
+    exit_code = PeerError.exit_code
 
 
 class PartialAnswerError(ProviderError):
