@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import cast
 
 from convergenced.control.answers import Project, Status
@@ -18,12 +19,18 @@ _SETTLED = {"synced", "paused"}
 
 
 class Progress:
-    """Tells what is still missing: on a terminal in one changing line, else a line per change."""
+    """Tells what is still missing: on a terminal in one changing line, else a line per change.
 
-    def __init__(self, socket_path: str, what: str, terminal: Terminal) -> None:
+    `look` asks the daemon what that is; it comes behind `what`, with a colon of its own.
+    """
+
+    def __init__(
+        self, socket_path: str, what: str, terminal: Terminal, look: Callable[[Connection], str] | None = None
+    ) -> None:
         self._path = socket_path
         self._what = what
         self._terminal = terminal
+        self._look = _unsynced if look is None else look
         self._began = time.monotonic()
         self._said = ""
 
@@ -47,12 +54,16 @@ class Progress:
     def _missing(self) -> str:
         try:
             with Connection(self._path) as daemon:
-                status = cast("Status", daemon.call("status", timeout=_STATUS_TIMEOUT))
+                return self._look(daemon)
         except ConvergenceError:
             return ""  # the request that is being waited for will say what is wrong
-        left = [_left(one) for one in status["projects"] if one["state"] not in _SETTLED]
-        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        return f": {', '.join(left[:_SHOWN])}{more}" if left else ""
+
+
+def _unsynced(daemon: Connection) -> str:
+    status = cast("Status", daemon.call("status", timeout=_STATUS_TIMEOUT))
+    left = [_left(one) for one in status["projects"] if one["state"] not in _SETTLED]
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return f": {', '.join(left[:_SHOWN])}{more}" if left else ""
 
 
 def _left(project: Project) -> str:
