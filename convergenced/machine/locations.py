@@ -20,6 +20,7 @@ from platformdirs.unix import Unix
 from convergenced.errors import ConvergenceError
 from convergenced.machine.durable import create_durably, explained, make_private_folders, read_bounded
 from convergenced.machine.runtime import APP, folder_of_all, socket_path
+from convergenced.merge.names import is_machine_id
 from convergenced.model import LocalPath, MachineId
 
 DEFAULT_CLEANUP_DAYS = 30
@@ -28,8 +29,6 @@ DEFAULT_CLEANUP_DAYS = 30
 MAX_CLAUDE_SETTINGS = 4 << 20
 MAX_MACHINE_ID_FILE = 1 << 10
 MAX_SLUG = 40
-
-_MACHINE_ID = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ def read_machine_id(path: LocalPath) -> MachineId | None:
     if raw is None:
         return None
     text = raw.decode("ascii", errors="replace").strip()
-    if not _MACHINE_ID.match(text):
+    if not is_machine_id(text):
         raise ConvergenceError(
             f"{path} does not hold a machine id (it is damaged)",
             "put the id back that your projects' rosters name, or delete the file to start as a new machine",

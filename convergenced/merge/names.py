@@ -25,6 +25,10 @@ _SESSION = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 _GIT_NAMES = frozenset({".git", ".gitmodules", ".gitattributes"})
 """What git gives a meaning inside a tree."""
 
+_PROJECT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+_MACHINE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}")
+
 _NTFS_SHORT = re.compile(r"(?:git|gitmod|gitatt|gi[0-9a-f]{4})~[0-9]+")
 """The 8.3 names under which NTFS also finds the above."""
 
@@ -35,6 +39,21 @@ _HFS_IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *r
 def is_session_id(text: str) -> bool:
     """Whether `text` is a lower-case UUID."""
     return _SESSION.fullmatch(text) is not None
+
+
+def is_machine_id(text: str) -> bool:
+    """Whether `text` is a machine's id: a name of lower-case letters, digits and `-`, and 8 hex digits."""
+    return _MACHINE.fullmatch(text) is not None
+
+
+def valid_project_id(text: str) -> bool:
+    """Whether `text` can be a project's id: at most 100 of `[A-Za-z0-9._-]`, safe in a ref's name."""
+    return (
+        _PROJECT.fullmatch(text) is not None
+        and ".." not in text
+        and not text.endswith((".", ".lock"))
+        and not text.startswith("-")
+    )
 
 
 def find_fault(name: str) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from convergenced.errors import RefusedInputError
 from convergenced.merge.layout import ProjectTree, read_project, write_project
-from convergenced.merge.names import is_session_id
+from convergenced.merge.names import is_session_id, valid_project_id
 from convergenced.merge.tree import Fork, merge_projects
 from convergenced.model import Author, CanonicalPath, Commit, Oid, ProjectId, Refusal, SessionId
 from convergenced.ports import Store
@@ -35,18 +35,6 @@ MAX_NAMED_FORKS = 1_000
 """Forks that the message of one merge commit names, at most."""
 
 _FORK = re.compile(r"Fork: (\S+) (\S+)")
-
-_COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-
-
-def valid_project_id(text: str) -> bool:
-    """Whether `text` can be a project's id: at most 100 of `[A-Za-z0-9._-]`, safe in a ref's name."""
-    return (
-        _COMPONENT.fullmatch(text) is not None
-        and ".." not in text
-        and not text.endswith((".", ".lock"))
-        and not text.startswith("-")
-    )
 
 
 def project_ref(project: ProjectId) -> str:

@@ -19,6 +19,7 @@ from convergenced.errors import (
     RefusedInputError,
     StoreError,
 )
+from convergenced.merge.names import valid_project_id
 from convergenced.model import Oid, ProjectId, Refusal
 from convergenced.ports import Peer, Store
 from convergenced.store.branch import (
@@ -27,7 +28,6 @@ from convergenced.store.branch import (
     project_at,
     project_ref,
     tracking_ref,
-    valid_project_id,
 )
 from convergenced.store.damage import may_be_damage
 from convergenced.store.peers import is_behind

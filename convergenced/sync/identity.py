@@ -18,10 +18,10 @@ from posixpath import basename, relpath
 from convergenced.errors import NewerSchemaError, RefusedInputError
 from convergenced.machine.checkouts import repository_name
 from convergenced.merge.layout import ProjectTree
+from convergenced.merge.names import valid_project_id
 from convergenced.merge.roster import MachineCard, Participant, parse_machine, parse_roster
 from convergenced.model import Checkout, LocalPath, ProjectId
 from convergenced.ports import Objects
-from convergenced.store.branch import valid_project_id
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 FOLDERS = "folders"

@@ -10,6 +10,7 @@ from convergenced.canon.folder import encode_folder_name
 from convergenced.errors import PeerError, UsageError
 from convergenced.machine.state import ReplicaNote
 from convergenced.merge.layout import ProjectTree, policy_of, write_project
+from convergenced.merge.names import valid_project_id
 from convergenced.merge.roster import Policy, format_policy
 from convergenced.model import LocalPath, Oid, ProjectId
 from convergenced.ports import Checkouts, Peer
@@ -19,7 +20,6 @@ from convergenced.store.branch import (
     project_at,
     project_ref,
     tracking_ref,
-    valid_project_id,
 )
 from convergenced.sync.identity import identity_of_checkout, identity_of_project, may_be_named, name_for
 from convergenced.sync.replica import Parts, Replica, replica_ref

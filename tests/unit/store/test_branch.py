@@ -6,6 +6,7 @@ import pytest
 
 from convergenced.errors import NewerSchemaError, RefMovedError, RefusedInputError
 from convergenced.merge.layout import ProjectTree, SessionTree, write_project
+from convergenced.merge.names import valid_project_id
 from convergenced.model import EMPTY_TREE, MODE_BLOB, Author, Commit, Oid, ProjectId, TreeEntry
 from convergenced.store.branch import (
     MERGER,
@@ -17,7 +18,6 @@ from convergenced.store.branch import (
     merge_commit,
     project_ref,
     tracking_ref,
-    valid_project_id,
     walk_back,
 )
 from tests.fakes.store import MemoryStore

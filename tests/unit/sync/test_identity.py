@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from convergenced.merge.layout import ProjectTree
+from convergenced.merge.names import valid_project_id
 from convergenced.model import Checkout, LocalPath, ProjectId
-from convergenced.store.branch import valid_project_id
 from convergenced.sync.identity import (
     Identity,
     distinct_name,
