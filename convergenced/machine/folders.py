@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -33,17 +34,17 @@ class Folders:
     """
 
     def __init__(self, roots: Sequence[LocalPath]) -> None:
-        self._roots = sorted((os.path.normpath(root) for root in roots), key=len, reverse=True)
+        self._roots = {os.path.normpath(root) for root in roots}
 
     def _split(self, folder: str) -> tuple[str, list[str]]:
         """The trusted part of `folder`, and the names below it that must not be symlinks."""
-        folder = os.path.normpath(folder)
-        for root in self._roots:
-            if folder == root:
-                return root, []
-            if folder.startswith(root + os.sep):
-                return root, folder[len(root) + 1 :].split(os.sep)
-        return os.sep, [part for part in folder.split(os.sep) if part]
+        root, names = os.path.normpath(folder), list[str]()
+        while root not in self._roots:
+            root, _, name = root.rpartition(os.sep)
+            if not root:
+                return os.sep, [name, *reversed(names)] if name else []
+            names.append(name)
+        return root, names[::-1]
 
     def open(self, folder: str) -> int | None:
         """A descriptor of `folder` to be closed; None where there is none or a symlink is on the way.
@@ -96,7 +97,7 @@ class Folders:
         root, names = self._split(folder)
         if self._roots and root not in self._roots:
             raise RefusedInputError(
-                f"{folder} is outside {' and '.join(self._roots)}", "it is not written to"
+                f"{folder} is outside {' and '.join(sorted(self._roots))}", "it is not written to"
             )
         if make and not os.path.isdir(root):
             make_private_folders(root)
@@ -134,10 +135,11 @@ class Folders:
         return os.open(name, _FOLDER, dir_fd=parent)
 
 
-def sweep_temporaries(folder: LocalPath) -> int:
+def sweep_temporaries(folder: LocalPath, *, depth: int = MAX_SWEEP_DEPTH, before: float = math.inf) -> int:
     """Removes the temporary files that a crash left below `folder`; the answer is their number.
 
-    To be called only while nothing is being replaced there. Follows no symlink below `folder`.
+    To be called only while nothing is being replaced there, or with `before`, Unix seconds: what is newer
+    stays then. Follows no symlink below `folder`.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -147,12 +149,12 @@ def sweep_temporaries(folder: LocalPath) -> int:
         raise ConvergenceError(f"cannot tidy {folder}: {error.strerror}") from error
     try:
         with explained(f"cannot tidy {folder}"):
-            return _sweep(descriptor, MAX_SWEEP_DEPTH)
+            return _sweep(descriptor, depth, before)
     finally:
         os.close(descriptor)
 
 
-def _sweep(folder: int, depth: int) -> int:
+def _sweep(folder: int, depth: int, before: float) -> int:
     swept = 0
     with os.scandir(folder) as found:
         names = [(item.name, item.is_dir(follow_symlinks=False)) for item in found]
@@ -165,11 +167,12 @@ def _sweep(folder: int, depth: int) -> int:
                     continue
                 raise
             try:
-                swept += _sweep(below, depth - 1)
+                swept += _sweep(below, depth - 1, before)
             finally:
                 os.close(below)
         elif not is_folder and name.startswith(TEMPORARY_PREFIX):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-                swept += 1
+                if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < before:
+                    os.unlink(name, dir_fd=folder)
+                    swept += 1
     return swept

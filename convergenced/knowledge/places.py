@@ -1,0 +1,188 @@
+"""Which files of this machine are shared as knowledge, and where they are.
+
+Owns the list of them. Promises: nothing that is meant for one machine alone is ever on it
+(`CLAUDE.local.md`, `settings.local.json`); what a git repository carries is not, unless that is wanted;
+a file that is reached through a symlink is the user's own and lies where the user's things are, or it is
+set aside with a reason; no file is there twice.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from posixpath import join, splitext
+
+from convergenced.canon.rewrite import Rewriter
+from convergenced.errors import ConvergenceError, RefusedInputError
+from convergenced.machine.files import RealFiles
+from convergenced.machine.folders import sweep_temporaries
+from convergenced.machine.tracked import is_tracked
+from convergenced.merge.knowledge import GLOBAL, SETTINGS, DocumentPath, Scope, project_scope
+from convergenced.model import Anchors, Content, LocalPath, Refusal
+from convergenced.ports import Files
+from convergenced.sync.replica import Machine, Replica
+from convergenced.sync.scan import MEMORY, scan_folder
+
+CLAUDE_MD = DocumentPath("CLAUDE.md")
+NESTED_CLAUDE_MD = DocumentPath(".claude/CLAUDE.md")
+
+LEFTOVER_S = 60.0
+"""Seconds after which a temporary file beside a document is what a crash left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One document's place on this machine, whether or not a file is there.
+
+    `local` is the file itself: no part of it was a symlink when the place was found.
+    """
+
+    scope: Scope
+    path: DocumentPath
+    local: LocalPath
+    rewriter: Rewriter
+    content: Content
+
+    @property
+    def name(self) -> str:
+        """The document, as the commands name it."""
+        return f"{self.scope}/{self.path}"
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is one of a project's notes, which its own branch brings to other machines."""
+        return self.path.startswith(f"{MEMORY}/")
+
+
+def places(
+    machine: Machine, config_dir: LocalPath, replicas: Sequence[Replica], *, tracked_files: bool
+) -> tuple[list[Place], list[Refusal]]:
+    """The places of this machine, by scope, and what had to be set aside.
+
+    `config_dir` is the client's own folder; of `replicas` only primary ones count, whose root is there. With
+    `tracked_files` also what a git repository carries. Takes a few hundred microseconds for each project:
+    to be asked when projects or notes come and go, and before files are written.
+    """
+    search = _Search(machine, tracked_files)
+    search.look_at_global(config_dir)
+    for replica in sorted(replicas, key=lambda one: one.project):
+        if replica.primary and os.path.isdir(replica.root):
+            search.look_at_project(replica)
+    return search.found, search.refusals
+
+
+def files_of(machine: Machine, config_dir: LocalPath, replicas: Iterable[Replica]) -> Files:
+    """What reads and writes the files of `places`, and keeps backups; it writes nowhere else."""
+    own = (machine.home, machine.projects_dir, machine.backups_dir)
+    chosen = (config_dir, *(replica.root for replica in replicas if replica.primary))
+    return RealFiles([*own, *(LocalPath(os.path.realpath(one)) for one in chosen)])
+
+
+def sweep_places(found: Iterable[Place], now: float) -> int:
+    """Removes the temporary files that a crash left beside documents; the answer is their number.
+
+    `now` is Unix seconds. To be called when the daemon starts: others write there too, so what is fresh
+    stays.
+    """
+    swept = 0
+    for folder in sorted({os.path.dirname(place.local) for place in found if not place.is_memory}):
+        swept += sweep_temporaries(LocalPath(folder), depth=0, before=now - LEFTOVER_S)
+    return swept
+
+
+class _Search:
+    def __init__(self, machine: Machine, tracked_files: bool) -> None:
+        self._machine = machine
+        self._tracked_files = tracked_files
+        self._taken: set[LocalPath] = set()
+        self.found: list[Place] = []
+        self.refusals: list[Refusal] = []
+
+    def look_at_global(self, config_dir: LocalPath) -> None:
+        machine = self._machine
+        anchors = Anchors(machine.os, project_root="", context_dir="", encoded_dir="", home=machine.home)
+        rewriter = Rewriter(anchors)
+        for path, content in ((CLAUDE_MD, Content.TEXT), (SETTINGS, Content.JSON)):
+            self._add(GLOBAL, path, rewriter, content, config_dir)
+
+    def look_at_project(self, replica: Replica) -> None:
+        scope = project_scope(replica.project)
+        rewriter = replica.rewriter(self._machine, rewrite_home=True)
+        for path in (CLAUDE_MD, NESTED_CLAUDE_MD):
+            self._add(scope, path, rewriter, Content.TEXT, replica.root)
+        for name in self._notes(replica):
+            local = replica.path(self._machine, name)
+            self.found.append(Place(scope, DocumentPath(name), local, rewriter, Content.TEXT))
+
+    def _notes(self, replica: Replica) -> Iterator[str]:
+        files = RealFiles([self._machine.projects_dir])
+        try:
+            scan = scan_folder(files, replica.context_dir(self._machine))
+        except ConvergenceError as error:
+            where = f"{project_scope(replica.project)}/{MEMORY}"
+            self.refusals.append(Refusal(where, error.summary, error.hint))
+            return
+        if scan is not None:
+            yield from sorted(scan.memory)
+
+    def _add(
+        self,
+        scope: Scope,
+        path: DocumentPath,
+        rewriter: Rewriter,
+        content: Content,
+        top: LocalPath,
+    ) -> None:
+        named = LocalPath(join(top, path))
+        if not self._tracked_files and is_tracked(named):
+            return
+        try:
+            local = self._resolve(named, LocalPath(os.path.realpath(top)), is_code=scope != GLOBAL)
+        except RefusedInputError as error:
+            self.refusals.append(Refusal(f"{scope}/{path}", error.summary, error.hint))
+            return
+        if local in self._taken or (not self._tracked_files and local != named and is_tracked(local)):
+            return
+        self._taken.add(local)
+        self.found.append(Place(scope, path, local, rewriter, content))
+
+    def _resolve(self, named: LocalPath, top: LocalPath, *, is_code: bool) -> LocalPath:
+        """The file itself. Raises `RefusedInputError` where it is none of the user's own, or none at all.
+
+        A link may have come with somebody's code and point at anything. So it must lead to a file of the
+        same kind, and one that git brought to a file of the project.
+        """
+        local = LocalPath(os.path.realpath(named))
+        is_within = _is_below(local, top)
+        if not (is_within or _is_below(local, self._machine.home)):
+            raise RefusedInputError(
+                f"{named} leads to {local}, outside your home folder and the project",
+                "it is not shared; put the file itself there, or link to one below your home folder",
+            )
+        if splitext(local)[1] != splitext(named)[1] or (is_code and not is_within and is_tracked(named)):
+            raise RefusedInputError(
+                f"{named} is a symbolic link to {local}, which may be something else",
+                "it is not shared; put the file itself there",
+            )
+        try:
+            found = os.lstat(local)
+        except OSError:
+            if not os.path.islink(named):
+                return local
+            raise RefusedInputError(
+                f"{named} is a symbolic link to {local}, where nothing is",
+                "put the file back, or remove the link",
+            ) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise RefusedInputError(f"{named} is no regular file", "it is not shared; move it away")
+        if found.st_uid != os.getuid():
+            raise RefusedInputError(
+                f"{local} belongs to another user", "it is not shared; make it your own (chown)"
+            )
+        return local
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
