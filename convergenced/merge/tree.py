@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from convergenced.errors import RefusedInputError
+from convergenced.merge.choosing import choose, choose_all, choose_entries
 from convergenced.merge.folder import merge_folders
 from convergenced.merge.layout import (
     CONTEXT,
@@ -24,12 +25,12 @@ from convergenced.merge.layout import (
     write_folder,
 )
 from convergenced.merge.memory import merge_text
-from convergenced.merge.names import collision_key, settle_names
+from convergenced.merge.names import settle_names
 from convergenced.merge.roster import merge_rosters
 from convergenced.merge.segments import is_readable
 from convergenced.merge.session import merge_session, transcripts_of, write_flat
 from convergenced.merge.sessions import Sessions
-from convergenced.model import CanonicalPath, Oid, Refusal, SessionId, TreeEntry
+from convergenced.model import CanonicalPath, Oid, Refusal, SessionId
 from convergenced.ports import Objects
 
 MAX_FORKS = 10_000
@@ -85,12 +86,12 @@ def merge_projects(
     memory, conflicts = _merge_memory(objects, ours.memory, theirs.memory, base.memory)
     merged = ProjectTree(
         roster=_merge_roster(objects, ours.roster, theirs.roster),
-        policy=_choose(ours.policy, theirs.policy, base.policy),
-        machines=_choose_all(ours.machines, theirs.machines, base.machines),
+        policy=choose(ours.policy, theirs.policy, base.policy),
+        machines=choose_all(ours.machines, theirs.machines, base.machines),
         sessions=sessions,
         memory=memory,
-        other=_choose_entries(ours.other, theirs.other, base.other),
-        other_context=_choose_entries(ours.other_context, theirs.other_context, base.other_context),
+        other=choose_entries(ours.other, theirs.other, base.other),
+        other_context=choose_entries(ours.other_context, theirs.other_context, base.other_context),
     )
     merged = _lay_out(objects, merged, absorbed.changed)
     return MergedProject(merged, conflicts, absorbed.forks, absorbed.refusals)
@@ -216,32 +217,3 @@ def _merge_roster(objects: Objects, ours: Oid | None, theirs: Oid | None) -> Oid
     if ours == theirs or ours is None or theirs is None:
         return ours or theirs
     return objects.write_blob(merge_rosters(objects.read_blob(ours), objects.read_blob(theirs)))
-
-
-Chosen = TypeVar("Chosen", Oid, TreeEntry)
-
-
-def _choose(ours: Chosen | None, theirs: Chosen | None, base: Chosen | None) -> Chosen | None:
-    """One of two versions of what cannot be merged: the changed one, else the greater. Never none."""
-    if ours is None or theirs is None:
-        return ours or theirs
-    if base in (ours, theirs):
-        return theirs if base == ours else ours
-    return max(ours, theirs)
-
-
-def _choose_all(
-    ours: Mapping[str, Oid], theirs: Mapping[str, Oid], base: Mapping[str, Oid]
-) -> dict[str, Oid]:
-    names = sorted({*ours, *theirs})
-    chosen = {name: _choose(ours.get(name), theirs.get(name), base.get(name)) for name in names}
-    return {name: oid for name, oid in chosen.items() if oid is not None}
-
-
-def _choose_entries(
-    ours: Iterable[TreeEntry], theirs: Iterable[TreeEntry], base: Iterable[TreeEntry]
-) -> tuple[TreeEntry, ...]:
-    sides = [{collision_key(entry.name): entry for entry in side} for side in (ours, theirs, base)]
-    keys = sorted({*sides[0], *sides[1]})
-    chosen = (_choose(*(side.get(key) for side in sides)) for key in keys)
-    return tuple(entry for entry in chosen if entry is not None)
