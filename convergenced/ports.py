@@ -130,6 +130,7 @@ class Files(Protocol):
         backup: LocalPath | None,
         guard: Callable[[], None],
         kept: int = 0,
+        mode: int | None = 0o600,
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing.
 
@@ -137,7 +138,8 @@ class Files(Protocol):
         and not much follows, the file may grow in place, without a backup. Else writes beside it, syncs,
         calls `guard` (which raises `HeldError` to stop), checks that what stands there still is `expect`
         (raises `FileChangedError`), keeps the old file at `backup`, renames, syncs the folder. Missing
-        folders are made, 0700; the file is 0600.
+        folders are made, 0700. The file's permissions are `mode`; None: those of the old file, which there
+        must be.
         """
         ...
 

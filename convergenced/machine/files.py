@@ -40,6 +40,9 @@ COPY_CHUNK = 1 << 20
 SHARE = 1 << 28
 """Bytes that the kernel copies in one call, at most."""
 
+PRIVATE = 0o600
+"""The permissions of a file where nobody says otherwise."""
+
 MAX_BACKUPS_OF_ONE_NAME = 1000
 """How many free names are tried beside an older backup of the same name."""
 
@@ -121,6 +124,7 @@ class RealFiles:
         backup: LocalPath | None,
         guard: Callable[[], None],
         kept: int = 0,
+        mode: int | None = 0o600,
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing (see `ports.Files`).
 
@@ -141,7 +145,7 @@ class RealFiles:
                     return grown
             temporary = temporary_name()
             try:
-                written = _write_new(target, temporary, chunks, mtime_ns, expect, kept)
+                written = _write_new(target, temporary, chunks, mtime_ns, expect, kept, mode)
                 steps.reached("replace.written")
                 with self._kept(target, expect, backup):
                     steps.reached("replace.kept")
@@ -215,12 +219,19 @@ class RealFiles:
 
 
 def _write_new(
-    target: Target, name: str, chunks: Iterator[bytes], mtime_ns: int, former: Snapshot | None, kept: int
+    target: Target,
+    name: str,
+    chunks: Iterator[bytes],
+    mtime_ns: int,
+    former: Snapshot | None,
+    kept: int,
+    mode: int | None,
 ) -> Snapshot:
     """Writes and syncs the temporary file; the answer is what it will look like under its name."""
     what = f"cannot write {target.path}"
+    mode = _mode_of(target) if mode is None else mode
     with explained(what):
-        descriptor = os.open(name, _WRITE_NEW, 0o600, dir_fd=target.place)
+        descriptor = os.open(name, _WRITE_NEW, PRIVATE, dir_fd=target.place)
     try:
         if kept:
             _take_beginning(target, descriptor, former, kept)
@@ -228,12 +239,21 @@ def _write_new(
             with explained(what):
                 write_all(descriptor, chunk)
         with explained(what):
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(descriptor, mode)
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
             sync(descriptor)
             return snapshot_of(os.fstat(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _mode_of(target: Target) -> int:
+    """The permissions of what stands there."""
+    with readable(target.path):
+        former = lstat(target.place, target.name)
+    if former is None:
+        raise changed(target.path, "it is gone")
+    return former.st_mode & 0o777
 
 
 def _take_beginning(target: Target, descriptor: int, former: Snapshot | None, length: int) -> None:

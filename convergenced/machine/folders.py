@@ -135,11 +135,11 @@ class Folders:
         return os.open(name, _FOLDER, dir_fd=parent)
 
 
-def sweep_temporaries(folder: LocalPath, *, depth: int = MAX_SWEEP_DEPTH, before: float = math.inf) -> int:
+def sweep_temporaries(folder: LocalPath, *, depth: int | None = None, before: float = math.inf) -> int:
     """Removes the temporary files that a crash left below `folder`; the answer is their number.
 
     To be called only while nothing is being replaced there, or with `before`, Unix seconds: what is newer
-    stays then. Follows no symlink below `folder`.
+    stays then. Follows no symlink below `folder`, and goes down `depth` folders.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -149,7 +149,7 @@ def sweep_temporaries(folder: LocalPath, *, depth: int = MAX_SWEEP_DEPTH, before
         raise ConvergenceError(f"cannot tidy {folder}: {error.strerror}") from error
     try:
         with explained(f"cannot tidy {folder}"):
-            return _sweep(descriptor, depth, before)
+            return _sweep(descriptor, MAX_SWEEP_DEPTH if depth is None else depth, before)
     finally:
         os.close(descriptor)
 

@@ -105,8 +105,10 @@ class MemoryFiles:
         backup: LocalPath | None,
         guard: Callable[[], None],
         kept: int = 0,
+        mode: int | None = 0o600,
     ) -> Snapshot:
         """Puts a complete new file at `path`, or changes nothing."""
+        del mode  # permissions are nobody's business here
         self.before("replace", path)
         with self._undone_on_failure() as made:
             made.extend(self._make_folders(os.path.dirname(path)))

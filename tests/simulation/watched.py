@@ -189,6 +189,7 @@ class WatchedFiles(MemoryFiles):
         backup: LocalPath | None,
         guard: Callable[[], None],
         kept: int = 0,
+        mode: int | None = 0o600,
     ) -> Snapshot:
         self._check_place(path, backup)
         guarded = _Guard(guard, lambda: self._guarded(path))
@@ -203,6 +204,7 @@ class WatchedFiles(MemoryFiles):
                 backup=backup,
                 guard=guarded,
                 kept=kept,
+                mode=mode,
             )
             if path.endswith(".jsonl") and _torn_line(data) not in (b"", _torn_line(taken.old or b"")):
                 self._say(f"an incomplete transcript for {path}")

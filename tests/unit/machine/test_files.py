@@ -138,6 +138,35 @@ def test_what_is_written_is_for_this_user_alone(real: RealFiles, root: Path) -> 
     assert modes == [0o700, 0o700, 0o600]
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o755, 0o444, 0o4664])
+def test_a_file_keeps_its_permissions_where_that_is_asked(real: RealFiles, root: Path, mode: int) -> None:
+    path = root / "CLAUDE.md"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    snapshot = real.replace(
+        at(path), iter([b"new"]), expect=real.stat(at(path)), mtime_ns=1, backup=None, guard=free, mode=None
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == mode & 0o777
+    assert real.stat(at(path)) == snapshot
+
+
+def test_a_new_file_gets_the_permissions_that_are_asked_for(real: RealFiles, root: Path) -> None:
+    path = root / "CLAUDE.md"
+    real.replace(at(path), iter([b"new"]), expect=None, mtime_ns=1, backup=None, guard=free, mode=0o664)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+
+
+def test_the_nearest_root_counts(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "project").symlink_to(tmp_path / "elsewhere")
+    path = at(tmp_path / "home" / "project" / "a")
+    with pytest.raises(RefusedInputError, match="no folder"):
+        put(RealFiles([at(tmp_path / "home")]), Path(path))
+    put(RealFiles([at(tmp_path / "home"), at(tmp_path / "home" / "project")]), Path(path))
+    assert (tmp_path / "elsewhere" / "a").exists()
+
+
 def test_a_fifo_that_takes_the_place_of_a_file_does_not_block(
     real: RealFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +446,19 @@ def test_sweeping_ends_at_some_depth(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 # ---------------------------------------------------------------------- our own small files
+
+
+def test_a_sweep_beside_others_takes_what_is_old_and_right_there(root: Path) -> None:
+    (root / "below").mkdir()
+    old, fresh, below = (root / durable.temporary_name(), root / durable.temporary_name(), root / "below")
+    below /= durable.temporary_name()
+    for path, age in ((old, 100.0), (fresh, 1_000.0), (below, 100.0)):
+        path.write_bytes(b"")
+        os.utime(path, (age, age))
+    assert sweep_temporaries(at(root), depth=0, before=500.0) == 1
+    assert not old.exists()
+    assert fresh.exists()
+    assert below.exists()
 
 
 def test_a_small_file_is_written_whole_and_private(tmp_path: Path) -> None:
