@@ -147,6 +147,14 @@ def _sessions(_: Sequence[str]) -> Iterator[Candidate]:
         yield Candidate(one["id"], f"{one['title']} ({one['project']})")
 
 
+def _changes(_: Sequence[str]) -> Iterator[Candidate]:
+    from .knowledge.calls import read_diff
+    from .knowledge.differences import name_of
+
+    for one in read_diff({})["changes"]:
+        yield Candidate(one["id"], name_of(one))
+
+
 def _keys(given: Sequence[str]) -> Iterator[Candidate]:
     from convergenced.machine.settings_schema import SECTIONS
 
@@ -182,6 +190,7 @@ KINDS: dict[str, Callable[[Sequence[str]], Iterator[Candidate]]] = {
     "ID": _ids,
     "SID": _sessions,
     "PEER": _peers,
+    "CHANGE": _changes,
     "KEY": _keys,
     "VALUE": _allowed,
     "OLD": _folders,
@@ -189,6 +198,6 @@ KINDS: dict[str, Callable[[Sequence[str]], Iterator[Candidate]]] = {
     "ROOT": _folders,
     "PATH": _files,
     "URL": _folders,
-    **dict.fromkeys(("NAME", "N", "S", "SPAN", "COMMIT", "STAMP", "FINGERPRINT"), _nothing),
+    **dict.fromkeys(("NAME", "N", "S", "SPAN", "COMMIT", "STAMP", "FINGERPRINT", "MODEL", "USD"), _nothing),
 }
 """What stands for the values of an argument, by its name in the help."""

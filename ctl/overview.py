@@ -13,6 +13,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "sync": ("sync", "wait", "pause", "resume"),
     "projects and peers": ("projects", "project", "init", "join", "peers", "peer"),
     "sessions": ("sessions", "session", "conflicts", "conflict"),
+    "knowledge": ("knowledge",),
     "check": ("doctor", "scan"),
     "set up": ("config", "service", "hook", "completion"),
     "else": ("version", "demo"),

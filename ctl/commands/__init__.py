@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "conflict": Command("conflict", "settle a memory file that holds both sides"),
     "scan": Command("scan", "look for secrets in what is shared; say which are fine"),
     "doctor": Command("doctor", "what can and cannot be synced; check and repair everything"),
+    "knowledge": Command("knowledge", "share CLAUDE.md and settings: merged, and applied with care"),
     "config": Command("config", "read and change the configuration"),
     "hook": Command("hook", "have Claude Code itself tell when there is something to sync"),
     "service": Command("service", "the user service that keeps the daemon running"),

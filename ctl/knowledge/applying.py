@@ -1,0 +1,157 @@
+"""`knowledge apply`: what needs nobody is applied, then each change that needs a yes is asked for.
+
+Promise: `--yes` agrees to texts alone. A setting that runs something or widens a permission is accepted
+by its own id or by an answer to its own question, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from convergenced.errors import AttentionError
+from convergenced.wording import plural
+
+from ..here import connect
+from ..pager import page, readable
+from ..render import Terminal
+from .asking import QUIT, ask, can_ask
+from .calls import call_at_length, meant, planned
+from .differences import find, name_of, needs_person, one_change
+from .words import file_name, marks_in, visible
+
+if TYPE_CHECKING:
+    from convergenced.control.knowledge_answers import Change, KnowledgeApplied
+    from convergenced.control.protocol import Json
+
+ANSWERS = {"y": "yes", "n": "no not now", "d": "decline for good", QUIT: "quit"}
+
+
+@dataclass
+class _Decided:
+    """Ids of changes that a person decided on."""
+
+    accepted: list[str] = field(default_factory=list)
+    declined: list[str] = field(default_factory=list)
+
+
+def apply(args: argparse.Namespace) -> int:
+    """Applies what may be applied; 5 where a change still waits for a person."""
+    params = meant(args)
+    terminal = Terminal.of(sys.stdout, os.environ)
+    with connect() as daemon:
+        changes = planned(daemon, params)["changes"]
+    decided = _decided_before(args, changes)
+    done = _apply(params, decided)
+    if args.json:
+        print(json.dumps({"schema": 1, **done}, indent=2))
+        return _exit_code(done["left"], decided)
+    told = _tell(done, changes, terminal)
+    if not args.yes and can_ask() and (open_ := _open(done["left"], decided)):
+        answered = _ask_each(open_, terminal)
+        if answered.accepted or answered.declined:
+            changes = done["left"]
+            done = _apply(params, answered)
+            told = _tell(done, changes, terminal) or told
+        decided.accepted += answered.accepted
+    _tell_left(done["left"], decided, terminal, is_all=not told)
+    return _exit_code(done["left"], decided)
+
+
+def _decided_before(args: argparse.Namespace, changes: Sequence[Change]) -> _Decided:
+    accepted = find(args.accept or (), changes)
+    if args.yes:
+        accepted += [one for one in changes if one["kind"] == "text" and needs_person(one)]
+    declined = {one["id"] for one in find(args.decline or (), changes)}
+    return _Decided(
+        [one for one in dict.fromkeys(one["id"] for one in accepted) if one not in declined], list(declined)
+    )
+
+
+def _apply(params: dict[str, Json], decided: _Decided) -> KnowledgeApplied:
+    """One request, with the decisions."""
+    whole: dict[str, Json] = {
+        **params,
+        "accept": list[Json](decided.accepted),
+        "decline": list[Json](decided.declined),
+    }
+    with connect() as daemon:  # not kept open while a person thinks
+        return cast("KnowledgeApplied", call_at_length(daemon, "knowledge_apply", whole, "applying"))
+
+
+def _open(left: Iterable[Change], decided: _Decided) -> list[Change]:
+    """What still waits for a person; texts first, then settings."""
+    waits = [one for one in left if needs_person(one) and one["id"] not in decided.accepted]
+    return sorted(waits, key=lambda one: one["kind"] != "text")
+
+
+def _ask_each(changes: Sequence[Change], terminal: Terminal) -> _Decided:
+    decided = _Decided()
+    shown = readable(terminal, os.environ)
+    for number, change in enumerate(changes, 1):
+        print()
+        page(one_change(change, shown), shown, os.environ)
+        match ask(f"{number} of {len(changes)}: apply this?", ANSWERS):
+            case "y":
+                decided.accepted.append(change["id"])
+            case "d":
+                decided.declined.append(change["id"])
+            case "q":
+                break
+    return decided
+
+
+def _tell(done: KnowledgeApplied, changes: Sequence[Change], terminal: Terminal) -> bool:
+    """What was done; whether that was anything."""
+    by_file: dict[str, Change] = {one["local"]: one for one in changes if one["marks"]}
+    by_id = {one["id"]: one for one in changes}
+    for path in done["applied"]:
+        print(f"applied {file_name(path)}")
+        if (change := by_file.get(path)) is not None:
+            for mark in marks_in(path, change["marks"]):
+                print("\n".join(terminal.paragraph(f"to settle: {mark}", first="! ", indent="  ")))
+    for backup in done["backups"]:
+        print(f"  as it was before: {file_name(backup)}")
+    for one in done["declined"]:
+        name = name_of(by_id[one]) if one in by_id else visible(one)
+        print(f"declined for good: {name}")
+    return bool(done["applied"] or done["declined"])
+
+
+def _tell_left(left: Sequence[Change], decided: _Decided, terminal: Terminal, *, is_all: bool) -> None:
+    open_ = _open(left, decided)
+    others = [one for one in left if one not in open_]
+    for line in (*_coming(others, decided, terminal), *_waiting(open_, terminal)):
+        print(line)
+    if is_all and not left:
+        print("nothing to apply: what is here is what all machines know together")
+
+
+def _coming(changes: Iterable[Change], decided: _Decided, terminal: Terminal) -> Iterator[str]:
+    """What comes by itself."""
+    for one in changes:
+        agreed = "accepted, " if one["id"] in decided.accepted else ""
+        why = f"held: {visible(one['held'])}" if one["held"] else "applied with the next look"
+        yield from terminal.paragraph(f"{name_of(one)}: {agreed}{why}", first="· ", indent="  ")
+
+
+def _waiting(changes: Sequence[Change], terminal: Terminal) -> Iterator[str]:
+    if not changes:
+        return
+    yield (
+        "1 change waits for you:" if len(changes) == 1 else f"{plural(len(changes), 'change')} wait for you:"
+    )
+    for one in changes:
+        yield from terminal.paragraph(f"{name_of(one)}: {visible(one['text'])}", first="! ", indent="  ")
+        # Whole, however long: a command with a line break in it cannot be copied.
+        yield f"  → convergencectl knowledge apply --accept {visible(one['id'])}"
+    yield from terminal.paragraph("what they are: convergencectl knowledge diff")
+
+
+def _exit_code(left: Iterable[Change], decided: _Decided) -> int:
+    return AttentionError.exit_code if _open(left, decided) else 0
