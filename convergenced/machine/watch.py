@@ -60,7 +60,7 @@ if sys.platform == "darwin":
     _EVENTS.append(DirModifiedEvent)  # all that FSEvents says of a folder it lost track of
 
 _LIMITS = "/proc/sys/fs/inotify"
-_starting = threading.Lock()
+starting = threading.Lock()
 """Held while a watcher finds out which inotify descriptors and threads are its own."""
 
 
@@ -118,7 +118,7 @@ class _Watch(FileSystemEventHandler, logging.Handler):
 
     def begin(self) -> None:
         """Starts watchdog. Raises `ConvergenceError`."""
-        with _starting:
+        with starting:
             before, threads = _inotify_descriptors(), _watchdog_threads()
             # A folder that is made while its parent's watch is added is found twice, which watchdog warns
             # of; where warnings are errors that would end its thread.
@@ -130,7 +130,7 @@ class _Watch(FileSystemEventHandler, logging.Handler):
             except OSError as error:
                 if self._observer is not None:
                     self._observer.stop()
-                raise _refused(self.folder, error) from error
+                raise refused(self.folder, error) from error
             self._descriptors = _inotify_descriptors() - before
             self._threads = _watchdog_threads() - threads
         # The only word about an overflow: watchdog logs it and goes on.
@@ -225,7 +225,8 @@ def count_watches(folder: LocalPath) -> tuple[int, int | None]:
     return sum(1 for _ in _folders(os.path.realpath(folder))), _limit("max_user_watches")
 
 
-def _refused(folder: str, error: OSError) -> ConvergenceError:
+def refused(folder: str, error: OSError) -> ConvergenceError:
+    """The error where the system does not let `folder` be watched."""
     remedy = {
         errno.ENOSPC: "raise the limit of watches: sudo sysctl fs.inotify.max_user_watches=524288",
         errno.EMFILE: "raise the limit of watchers: sudo sysctl fs.inotify.max_user_instances=512",
