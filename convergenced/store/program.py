@@ -1,7 +1,7 @@
 """Runs one program with an end: bounded in time, in output and in what it leaves behind.
 
-Owns the child processes of the store. Promises: the program cannot ask anybody anything (no stdin,
-no terminal); it ends after `Limits.overall` seconds, or after `Limits.stall` seconds without a
+Promises: the program cannot ask anybody anything (no terminal, and of stdin only what it is given);
+it ends after `Limits.overall` seconds, or after `Limits.stall` seconds without a
 sign of life, or when `Programs.close` is called; when `run` returns, its whole process group is
 gone; output beyond the bound is not kept.
 """
@@ -14,9 +14,10 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
@@ -61,12 +62,23 @@ class Programs:
         self._running: set[_Running] = set()
         self._closed = False
 
-    def run(self, argv: Sequence[str], *, environ: Mapping[str, str], limits: Limits) -> Outcome:
-        """Runs `argv` to its end. Raises OSError where it cannot be started."""
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        limits: Limits,
+        given: bytes = b"",
+        folder: str | None = None,
+    ) -> Outcome:
+        """Runs `argv` to its end; it reads `given` and works in `folder`, by default in this process's.
+
+        Raises OSError where it cannot be started.
+        """
         with self._lock:
             if self._closed:
                 return Outcome("closed", -1, b"", "")
-            running = _Running(argv, environ)
+            running = _Running(argv, environ, given, folder)
             self._running.add(running)
         try:
             return running.follow(limits)
@@ -84,18 +96,22 @@ class Programs:
 
 
 class _Running:
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], given: bytes, folder: str | None
+    ) -> None:
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         try:
-            self._process = subprocess.Popen(
-                argv,
-                env=dict(environ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            with _to_read(given) as stdin:
+                self._process = subprocess.Popen(
+                    argv,
+                    cwd=folder,
+                    env=dict(environ),
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
         except BaseException:
             os.close(self._wake)
             os.close(self._waker)
@@ -111,7 +127,7 @@ class _Running:
         try:
             end = self._read(limits)
         except BaseException:
-            self._end_group(graceful=False)
+            self._end_group(graceful=True)
             raise
         else:
             self._end_group(graceful=end != "exit")
@@ -184,14 +200,16 @@ class _Running:
 
     def _end_group(self, *, graceful: bool) -> None:
         group = self._process.pid
-        if graceful:
-            _signal_group(group, signal.SIGTERM)
-            deadline = time.monotonic() + GRACE
-            never = threading.Event()
-            while not self._has_ended() and time.monotonic() < deadline:
-                never.wait(0.01)
-        _signal_group(group, signal.SIGKILL)
-        self._process.wait()
+        try:
+            if graceful:
+                _signal_group(group, signal.SIGTERM)
+                deadline = time.monotonic() + GRACE
+                never = threading.Event()
+                while not self._has_ended() and time.monotonic() < deadline:
+                    never.wait(0.01)
+        finally:
+            _signal_group(group, signal.SIGKILL)
+            self._process.wait()
 
     def _drain(self) -> None:
         """What the program wrote before its end and nobody has read yet: never more than a pipe holds."""
@@ -201,6 +219,18 @@ class _Running:
                 for _ in range(_DRAIN_READS):
                     if not self._take(pipe.fileno(), into):
                         break
+
+
+@contextlib.contextmanager
+def _to_read(data: bytes) -> Iterator[int]:
+    """A descriptor that the data can be read from: a file without a name, which nobody has to feed."""
+    if not data:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

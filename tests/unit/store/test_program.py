@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -60,6 +62,42 @@ def test_it_cannot_ask_anybody(programs: Programs) -> None:
         "except OSError: print('no terminal')",
     )
     assert outcome.out == b"''\nno terminal\n"
+
+
+def test_it_reads_what_it_is_given_where_it_is_put(programs: Programs, tmp_path: Path) -> None:
+    given = os.urandom(1 << 20)  # more than a pipe holds
+    outcome = programs.run(
+        python("import sys; open('copy', 'wb').write(sys.stdin.buffer.read())"),
+        environ=os.environ,
+        limits=PATIENT,
+        given=given,
+        folder=str(tmp_path),
+    )
+    assert outcome == Outcome("exit", 0, b"", "")
+    assert (tmp_path / "copy").read_bytes() == given
+
+
+def test_an_interrupted_caller_ends_it_politely(tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    inner = (
+        "import signal, sys\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: sys.exit(open({str(ended)!r}, 'w').close()))\n"
+        f"open({str(started)!r}, 'w').close()\n"
+        "signal.pause()"
+    )
+    outer = (
+        "import os\n"
+        "from convergenced.store.program import Limits, Programs\n"
+        f"Programs().run({python(inner)!r}, environ=os.environ, limits=Limits(60, 60))"
+    )
+    caller = subprocess.Popen(
+        [sys.executable, "-c", outer], stderr=subprocess.PIPE, cwd=Path(program.__file__).parents[2]
+    )
+    assert eventually(started.exists)
+    caller.send_signal(signal.SIGINT)
+    _, complaint = caller.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in complaint
+    assert ended.exists()
 
 
 @pytest.mark.parametrize(
