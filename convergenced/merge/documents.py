@@ -25,13 +25,13 @@ MAX_NESTING = 16
 """Values inside one another, at most: deeper ones would grow with the indent they are written with."""
 
 
-def parse_document(data: bytes, name: str) -> Json:
+def parse_document(data: bytes, name: str, largest: int = MAX_DOCUMENT) -> Json:
     """The JSON value. Raises `RefusedInputError` for what is none, or is out of all proportion.
 
     What passes can be written again, as JSON, by every machine: how deep a stack is has no say.
     """
-    if len(data) > MAX_DOCUMENT:
-        raise RefusedInputError(f"{name} is larger than {MAX_DOCUMENT} bytes", _REMEDY)
+    if len(data) > largest:
+        raise RefusedInputError(f"{name} is larger than {largest} bytes", _REMEDY)
     try:
         value = cast("Json", json.loads(data.decode("utf-8"), parse_constant=_no_number, parse_float=_finite))
     except (ValueError, RecursionError) as error:
@@ -41,9 +41,9 @@ def parse_document(data: bytes, name: str) -> Json:
     return value
 
 
-def parse_fields(data: bytes, name: str) -> dict[str, Json]:
+def parse_fields(data: bytes, name: str, largest: int = MAX_DOCUMENT) -> dict[str, Json]:
     """The fields of a JSON object. Raises `RefusedInputError` for anything else."""
-    value = parse_document(data, name)
+    value = parse_document(data, name, largest)
     if not isinstance(value, dict):
         raise RefusedInputError(f"{name} is no JSON object", _REMEDY)
     return value

@@ -1,7 +1,8 @@
 """The branch `knowledge`: CLAUDE.md files and settings of all machines, and what became of them together.
 
-Owns the branch's layout and the merge of two of its trees. Every machine writes below its own folder
-only; what was consolidated belongs to whoever synthesized last.
+Owns the words and the branch's layout; `knowledge_tree` reads and writes it, `knowledge_merge` brings two
+of its trees together. Every machine writes below its own folder only; what was consolidated belongs to
+whoever synthesized last.
 
     machines/<machine>/machine.json                     its name, and what it applied last
     machines/<machine>/global/{CLAUDE.md,settings.json} canonical form, as all documents here
@@ -9,6 +10,9 @@ only; what was consolidated belongs to whoever synthesized last.
     consolidated/<scope>/…                              the same names
     meta/last-synthesis.json                            what went into each scope, and who made it of what
     meta/sync-log.json                                  what was synthesized when; only ever added to
+
+What a newer version puts beside these at the top or below `meta/` is carried along; for anything else it
+raises the schema of the file that tells of it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NewType
 
 from convergenced.merge.documents import Fields
-from convergenced.model import MachineId, Oid, ProjectId
+from convergenced.merge.names import MAX_DEPTH, find_fault, valid_project_id
+from convergenced.model import MachineId, Oid, ProjectId, TreeEntry
 
 Scope = NewType("Scope", str)
 """`global`, or `projects/<project id>`."""
@@ -35,10 +40,43 @@ Documents = Mapping[DocumentPath, Oid]
 
 Outcome = Literal["copied", "merged"]
 
+PROJECTS = "projects"
+MEMORY = "memory"
+NOTE_SUFFIX = ".md"
+FIXED_GLOBAL = frozenset({DocumentPath("CLAUDE.md"), SETTINGS})
+FIXED_PROJECT = frozenset({DocumentPath("CLAUDE.md"), DocumentPath(".claude/CLAUDE.md")})
+"""The documents of a scope that have one name each; a project has notes below `memory/` besides."""
+
+MAX_MACHINES = 1_000
+MAX_PROJECTS = 10_000
+MAX_NOTES = 2_000
+"""Machines, projects of one machine and notes of one project that are read, at most."""
+
+MAX_DOCUMENT_BYTES = 1 << 20
+"""Bytes in a document, at most: larger ones are left out."""
+
+MAX_LOG = 1_000
+"""Entries of the log that are kept, the newest; the others are in the branch's history."""
+
 
 def project_scope(project: ProjectId) -> Scope:
     """The scope of one project."""
-    return Scope(f"projects/{project}")
+    return Scope(f"{PROJECTS}/{project}")
+
+
+def is_scope(text: str) -> bool:
+    """Whether `text` can be a scope."""
+    folder, slash, project = text.partition("/")
+    return text == GLOBAL or (folder == PROJECTS and bool(slash) and valid_project_id(project))
+
+
+def is_document(scope: Scope, path: str) -> bool:
+    """Whether a scope can have a document of that path."""
+    if scope == GLOBAL:
+        return path in FIXED_GLOBAL
+    names = path.split("/")
+    is_note = names[0] == MEMORY and 1 < len(names) <= MAX_DEPTH and path.endswith(NOTE_SUFFIX)
+    return path in FIXED_PROJECT or (is_note and not any(map(find_fault, names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +90,9 @@ class MachineKnowledge:
     name: str = ""
     documents: Mapping[Scope, Documents] = field(default_factory=dict)
     applied: Mapping[Scope, Documents] = field(default_factory=dict)
+    revision: int = 0
+    """Grows with every commit that changes this, so that of two versions the newer one is known. Whoever
+    commits sees to it (`with_revisions`); nobody else needs to set it."""
     other: Fields = field(default_factory=dict)
     """Fields of `machine.json` that a newer version wrote, kept."""
 
@@ -84,6 +125,7 @@ class Synthesis:
     """A digest of the prompts that were used."""
     usd: float = 0.0
     marks: tuple[str, ...] = ()
+    other: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +143,7 @@ class Rejection:
     model: str = ""
     prompt: str = ""
     usd: float = 0.0
+    other: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +152,9 @@ class ScopeRecord:
 
     written: Synthesis | None = None
     rejected: Rejection | None = None
+    revision: int = 0
+    """As a machine's, of this record and the consolidated documents of its scope together."""
+    other: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +170,15 @@ class LogEntry:
     model: str = ""
     usd: float = 0.0
     text: str = ""
+    other: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """The whole branch, read. Documents are named by their blobs."""
+    """The whole branch, read. Documents are named by their blobs; scopes without any are not there.
+
+    `log` has the oldest entry first.
+    """
 
     machines: Mapping[MachineId, MachineKnowledge] = field(default_factory=dict)
     consolidated: Mapping[Scope, Documents] = field(default_factory=dict)
@@ -136,3 +186,7 @@ class Knowledge:
     log: tuple[LogEntry, ...] = ()
     other: Fields = field(default_factory=dict)
     """Fields of `meta/last-synthesis.json` that a newer version wrote, kept."""
+    others: tuple[TreeEntry, ...] = ()
+    """Entries of the root that are not ours (a newer version's, a hub's workflows), kept."""
+    others_meta: tuple[TreeEntry, ...] = ()
+    """The same below `meta/`."""

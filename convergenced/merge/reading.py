@@ -98,14 +98,13 @@ class Reading:
         """
         part = _part(where)
         kept: dict[str, TreeEntry] = {}
-        prefix = f"{where}/" if where else ""
         found = self.objects.read_tree(tree)
         for entry in sorted(found, key=lambda entry: (not is_ours(entry.name), _name_bytes(entry))):
             self._looked_at[part] += 1
             if self._looked_at[part] > MAX_ENTRIES:
                 self.refuse(where, f"the tree has more than {MAX_ENTRIES} entries; the rest is not looked at")
                 break
-            place = prefix + entry.name.encode("utf-8", "backslashreplace").decode("utf-8")
+            place = _place(where, entry.name)
             key = collision_key(entry.name)
             if fault := find_fault(entry.name):
                 self.refuse(place, f"its name {fault}")
@@ -128,7 +127,29 @@ class Reading:
             return EMPTY_TREE
         return entry.oid
 
-    def files(self, tree: Oid, where: str, path: str = "", depth: int = 1) -> dict[str, Oid]:
+    def folders(
+        self, tree: Oid, where: str, is_ours: Callable[[str], bool], what: str, most: int
+    ) -> list[tuple[str, Oid]]:
+        """The folders in one folder that are each named by an id, `most` at most, in byte order.
+
+        `what` says what they are: `a machine`. Ids that differ only in case are different.
+        """
+        part = _part(where)
+        kept: list[tuple[str, Oid]] = []
+        for entry in sorted(self.objects.read_tree(tree), key=_name_bytes):
+            self._looked_at[part] += 1
+            if len(kept) == most or self._looked_at[part] > MAX_ENTRIES:
+                self.refuse(where, f"it holds more than {len(kept)}; the rest is not looked at")
+                break
+            if is_ours(entry.name) and entry.is_tree:
+                kept.append((entry.name, entry.oid))
+            else:
+                self.refuse(_place(where, entry.name), f"it is not the folder of {what}")
+        return kept
+
+    def files(
+        self, tree: Oid, where: str, path: str = "", depth: int = 1, largest: int = MAX_FILE
+    ) -> dict[str, Oid]:
         """All files below a folder, by their path from the folder where the walk began."""
         found: dict[str, Oid] = {}
         for entry in self.entries(tree, f"{where}/{path}".rstrip("/")):
@@ -136,21 +157,21 @@ class Reading:
             if entry.is_tree and depth >= MAX_DEPTH:
                 self.refuse(f"{where}/{inner}", f"it lies more than {MAX_DEPTH} folders deep")
             elif entry.is_tree:
-                found |= self.files(entry.oid, where, inner + "/", depth + 1)
-            elif self.objects.blob_size(entry.oid) > MAX_FILE:
-                self.refuse(f"{where}/{inner}", f"it is larger than {MAX_FILE >> 20} MiB")
+                found |= self.files(entry.oid, where, inner + "/", depth + 1, largest)
+            elif self.objects.blob_size(entry.oid) > largest:
+                self.refuse(f"{where}/{inner}", f"it is larger than {largest >> 20} MiB")
             else:
                 found[inner] = entry.oid
         return found
 
-    def document(self, entry: TreeEntry | None, where: str) -> Oid | None:
-        """The blob of one of our JSON files, if it can be one."""
+    def document(self, entry: TreeEntry | None, where: str, largest: int = MAX_DOCUMENT) -> Oid | None:
+        """The blob of one of our files, if it can be one."""
         if entry is None:
             return None
         if entry.is_tree:
             self.refuse(where, "it should be a file")
-        elif self.objects.blob_size(entry.oid) > MAX_DOCUMENT:
-            self.refuse(where, f"it is larger than {MAX_DOCUMENT >> 20} MiB")
+        elif self.objects.blob_size(entry.oid) > largest:
+            self.refuse(where, f"it is larger than {largest >> 20} MiB")
         else:
             return entry.oid
         return None
@@ -167,6 +188,11 @@ class Reading:
 
 def _part(where: str) -> str:
     return where.partition("/")[0]
+
+
+def _place(where: str, name: str) -> str:
+    shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"{where}/{shown}" if where else shown
 
 
 def _name_bytes(entry: TreeEntry) -> bytes:
