@@ -9,7 +9,7 @@ allowed, and everything once it does not; what is withheld is not read again and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -164,12 +164,12 @@ class Screening:
         return _digest(self._files.read(self._local_path(one.path), one.start, one.size)) == one.digest
 
 
-def describe(notes: list[SecretNote]) -> str:
+def describe(notes: Sequence[SecretNote | Secret]) -> str:
     """What a file holds, in words that follow its path."""
     return f"holds {_counted(notes)}"
 
 
-def _counted(notes: list[SecretNote]) -> str:
+def _counted(notes: Sequence[SecretNote | Secret]) -> str:
     different = list({one.fingerprint: one for one in notes}.values())
     more = f" and {len(different) - 1} more" if len(different) > 1 else ""
     return f"an apparent secret: {in_words(different[0])}{more}"
