@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
@@ -70,15 +70,16 @@ class Programs:
         limits: Limits,
         given: bytes = b"",
         folder: str | None = None,
+        hear: Callable[[bytes], object] | None = None,
     ) -> Outcome:
         """Runs `argv` to its end; it reads `given` and works in `folder`, by default in this process's.
 
-        Raises OSError where it cannot be started.
+        `hear` is told at once of each piece of its output. Raises OSError where it cannot be started.
         """
         with self._lock:
             if self._closed:
                 return Outcome("closed", -1, b"", "")
-            running = _Running(argv, environ, given, folder)
+            running = _Running(argv, environ, given, folder, hear)
             self._running.add(running)
         try:
             return running.follow(limits)
@@ -97,8 +98,14 @@ class Programs:
 
 class _Running:
     def __init__(
-        self, argv: Sequence[str], environ: Mapping[str, str], given: bytes, folder: str | None
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        given: bytes,
+        folder: str | None,
+        hear: Callable[[bytes], object] | None,
     ) -> None:
+        self._hear = hear
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         try:
@@ -190,6 +197,8 @@ class _Running:
         into += data
         if into is self._err:
             del self._err[:-MAX_ERR]
+        elif data and self._hear is not None:
+            self._hear(data)
         return bool(data)
 
     def _has_ended(self) -> bool:

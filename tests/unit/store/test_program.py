@@ -143,6 +143,30 @@ def test_one_that_ignores_the_polite_signal_is_killed(
     assert (outcome.end, outcome.code) == ("overall", -9)
 
 
+def test_what_it_says_is_heard_as_it_is_said(programs: Programs) -> None:
+    heard: list[bytes] = []
+    outcome = programs.run(
+        [sys.executable, "-c", "import os\nfor n in b'abc': os.write(1, bytes([n]))\nos.write(2, b'no')"],
+        environ=dict(os.environ),
+        limits=PATIENT,
+        hear=heard.append,
+    )
+    assert b"".join(heard) == outcome.out == b"abc"
+
+
+def test_one_that_is_heard_by_somebody_who_fails_is_ended(programs: Programs) -> None:
+    def fail(_piece: bytes) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        programs.run(
+            [sys.executable, "-c", "import os, signal\nos.write(1, b'x')\nsignal.pause()"],
+            environ=dict(os.environ),
+            limits=PATIENT,
+            hear=fail,
+        )
+
+
 def test_a_descendant_that_keeps_the_pipes_open_keeps_nobody_waiting(programs: Programs) -> None:
     outcome = run(programs, "import os, signal\nif os.fork() == 0: signal.pause()\nos.write(1, b'done')")
     assert (outcome.end, outcome.code, outcome.out) == ("exit", 0, b"done")
