@@ -56,7 +56,7 @@ def done(text: str) -> str:
 def read_ending(log: str) -> Ending | None:
     """The last marker in a log; None where there is none."""
     ending = None
-    for line in re.split(r"[\r\n]+", log):
+    for line in re.split(r"[\r\n]+", log.removeprefix("\ufeff")):
         found = _MARKER.match(_COLOUR.sub("", line))
         if found is not None:
             ending = Ending(_trouble(found["trouble"]), harmless(found["why"] or found["done"] or ""))

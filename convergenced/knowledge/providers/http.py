@@ -392,16 +392,16 @@ def _opener(url: str, environ: Mapping[str, str]) -> urllib.request.OpenerDirect
     """What opens `url` and nothing else: no redirect, no other scheme, the environment's proxy."""
     opener = urllib.request.OpenerDirector()
     parts = urlsplit(url)
-    proxies = {}
-    if parts.scheme == "https":  # plain http is for this machine, and would show a proxy everything
-        proxies = proxies_for(parts.netloc, environ)
-    for handler in (
-        urllib.request.ProxyHandler(proxies),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+    handlers: list[urllib.request.BaseHandler] = [
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
-    ):
+    ]
+    if parts.scheme == "https":
+        handlers.append(urllib.request.ProxyHandler(proxies_for(parts.netloc, environ)))
+        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+    else:  # this machine itself; a proxy would see everything
+        handlers.append(urllib.request.HTTPHandler())
+    for handler in handlers:
         opener.add_handler(handler)
     return opener
 
