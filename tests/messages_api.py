@@ -56,9 +56,20 @@ class Asked:
     @property
     def schema(self) -> dict[str, Any]:
         """The schema of the answer; empty where none was asked for."""
-        found = self.body.get("output_config", {}).get("format", {}).get("schema", {})
+        form = self.body.get("output_config", {}).get("format", {})
+        found = form.get("schema") or (self.form or {}).get("input_schema", {})
         assert isinstance(found, dict)
         return found
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools that the model may use."""
+        return list(self.body.get("tools", []))
+
+    @property
+    def form(self) -> dict[str, Any] | None:
+        """The tool with which Claude Code has an answer given in a shape."""
+        return next((tool for tool in self.tools if tool["name"] == "StructuredOutput"), None)
 
     @property
     def is_critic(self) -> bool:
@@ -68,7 +79,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Says:
-    """An answer: a text, or anything else as JSON. `breaks_off` ends the connection in the middle of it."""
+    """An answer: a text, or anything else as JSON, in the form that was sent along, if one was.
+
+    `breaks_off` ends the connection in the middle of it.
+    """
 
     value: Any
     stop: str = "end_turn"
@@ -187,7 +201,7 @@ class MessagesApi:
         with self._came:
             self.requests.append(asked)
             self._came.notify_all()
-        if asked.path != "/v1/messages":
+        if asked.path.partition("?")[0] != "/v1/messages":
             _send(handler, 404, _error("not_found_error", f"no such page: {asked.path}"))
             return
         reply = self._script(asked)
@@ -232,21 +246,26 @@ def _stream(handler: BaseHTTPRequestHandler, asked: Asked, reply: Says | Refuses
 def _events(asked: Asked, reply: Says | Refuses) -> Iterator[dict[str, Any]]:
     said = reply if isinstance(reply, Says) else Says("{")
     text = _text_of(said)
+    block: dict[str, Any] = {"type": "text", "text": ""}
+    kind, field, stop = "text_delta", "text", said.stop
+    if asked.form is not None and not isinstance(said.value, str):
+        block = {"type": "tool_use", "id": "toolu_1", "name": asked.form["name"], "input": {}}
+        kind, field, stop = "input_json_delta", "partial_json", "tool_use" if stop == "end_turn" else stop
     yield {"type": "message_start", "message": _message(asked, said)}
-    yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    yield {"type": "content_block_start", "index": 0, "content_block": block}
     half = len(text) // 2
-    yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text[:half]}}
+    yield {"type": "content_block_delta", "index": 0, "delta": {"type": kind, field: text[:half]}}
     if isinstance(reply, Refuses):
         yield {"type": "error", "error": {"type": reply.kind, "message": reply.message}}
         return
     if reply.breaks_off:
         return
     yield {"type": "ping"}
-    yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text[half:]}}
+    yield {"type": "content_block_delta", "index": 0, "delta": {"type": kind, field: text[half:]}}
     yield {"type": "content_block_stop", "index": 0}
     yield {
         "type": "message_delta",
-        "delta": {"stop_reason": reply.stop, "stop_sequence": None},
+        "delta": {"stop_reason": stop, "stop_sequence": None},
         "usage": {"output_tokens": reply.answered_tokens},
     }
     yield {"type": "message_stop"}
