@@ -194,8 +194,8 @@ def _configure_drafts(actions: argparse._SubParsersAction[Parser]) -> None:
         "Writes the workflow that merges (GitHub Actions or GitLab CI) into the repository of the peer\n"
         "there, and says what is left to you. A file of that name that differs is shown, and replaced only\n"
         "after a yes.\n\n"
-        "exit codes: 0 it stands there, 1 another file was left alone, 2 usage, 3 no daemon runs,\n"
-        "4 the peer refuses us"
+        "exit codes: 0 it stands there, 1 you said no, 2 usage, or another file is there and nobody to\n"
+        "ask, 3 no daemon runs, 4 the peer refuses us"
     )
     scaffold.epilog = example(
         "convergencectl knowledge scaffold github", "convergencectl knowledge scaffold gitlab --force"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from convergenced.control.protocol import Json
 from convergenced.errors import AttentionError
 from convergenced.wording import plural
 
@@ -22,14 +23,16 @@ from ..pager import page, readable
 from ..render import Terminal
 from .asking import QUIT, ask, can_ask
 from .calls import call_at_length, meant, planned
-from .differences import find, name_of, needs_person, one_change
+from .differences import NOTHING, find, name_of, needs_person, one_change
 from .words import file_name, marks_in, visible
 
 if TYPE_CHECKING:
     from convergenced.control.knowledge_answers import Change, KnowledgeApplied
-    from convergenced.control.protocol import Json
 
 ANSWERS = {"y": "yes", "n": "no not now", "d": "decline for good", QUIT: "quit"}
+
+_AGREED = {"large", "removed"}
+"""Why a person is asked about a text that `--yes` agrees to."""
 
 
 @dataclass
@@ -66,7 +69,7 @@ def apply(args: argparse.Namespace) -> int:
 def _decided_before(args: argparse.Namespace, changes: Sequence[Change]) -> _Decided:
     accepted = find(args.accept or (), changes)
     if args.yes:
-        accepted += [one for one in changes if one["kind"] == "text" and needs_person(one)]
+        accepted += [one for one in changes if one["kind"] == "text" and one["consent"] in _AGREED]
     declined = {one["id"] for one in find(args.decline or (), changes)}
     return _Decided(
         [one for one in dict.fromkeys(one["id"] for one in accepted) if one not in declined], list(declined)
@@ -129,7 +132,7 @@ def _tell_left(left: Sequence[Change], decided: _Decided, terminal: Terminal, *,
     for line in (*_coming(others, decided, terminal), *_waiting(open_, terminal)):
         print(line)
     if is_all and not left:
-        print("nothing to apply: what is here is what all machines know together")
+        print("\n".join(terminal.paragraph(NOTHING)))
 
 
 def _coming(changes: Iterable[Change], decided: _Decided, terminal: Terminal) -> Iterator[str]:

@@ -12,7 +12,8 @@ from convergenced.errors import NoDaemonError
 
 from ..here import connect, locations
 from ..progress import Progress
-from ..render import Terminal, clean
+from ..render import Terminal
+from .words import visible
 
 if TYPE_CHECKING:
     from convergenced.control.knowledge_answers import KnowledgeDiff, KnowledgeStatus
@@ -87,7 +88,7 @@ def call_at_length(
 
 def _waits_for(daemon: Connection) -> str:
     status = cast("KnowledgeStatus", daemon.call("knowledge_status", timeout=_LOOK_TIMEOUT))
-    return f": {clean('; '.join(status['waiting']))}" if status["waiting"] else ""
+    return f": {visible('; '.join(status['waiting']))}" if status["waiting"] else ""
 
 
 def _say_offline(error: NoDaemonError) -> None:

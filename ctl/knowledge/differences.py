@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..render import Terminal
 
+NOTHING = "nothing to apply: what is here is what all machines know together"
 SHORTEST = 8
 """Characters of a change's id that name it, at least."""
 
@@ -34,7 +35,7 @@ def name_of(change: Change) -> str:
 def lines(changes: Sequence[Change], terminal: Terminal) -> Iterator[str]:
     """All changes."""
     if not changes:
-        yield "nothing to apply: what is here is what all machines know together"
+        yield from terminal.paragraph(NOTHING)
     for number, change in enumerate(changes):
         if number:
             yield ""

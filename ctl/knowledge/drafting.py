@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
+from convergenced.control.protocol import Json
 from convergenced.errors import UsageError
 
 from ..here import connect
@@ -21,7 +22,6 @@ from .words import dollars, file_name, scope_name, visible
 
 if TYPE_CHECKING:
     from convergenced.control.knowledge_answers import KnowledgeBootstrap, KnowledgeScaffold
-    from convergenced.control.protocol import Json
 
 _ANSWERS = {"y": "yes", "n": "no", QUIT: "quit"}
 
@@ -39,9 +39,16 @@ def bootstrap(args: argparse.Namespace) -> int:
     if not wanted:
         print("nothing was written", file=sys.stderr)
         return 1
+    terminal = Terminal.of(sys.stdout, os.environ)
     for one in _drafts({**params, "write": list[Json](wanted)}, "writing"):
         if one["written"]:
-            print(f"wrote {file_name(one['local'])}")
+            print(
+                "\n".join(
+                    terminal.paragraph(
+                        f"wrote {file_name(one['local'])}, {_origin(one)}", first="", indent="  "
+                    )
+                )
+            )
     return 0
 
 
@@ -70,13 +77,17 @@ def draft_lines(draft: KnowledgeBootstrap, terminal: Terminal) -> Iterator[str]:
     """One file that would be written: the change to what is there, else the whole text."""
     about = f"{file_name(draft['local'])} ({scope_name(draft['scope'])})"
     yield from (terminal.style(line, "bold") for line in terminal.paragraph(about, first="", indent="  "))
-    cost = f", for {dollars(draft['usd'])}" if draft["usd"] else ", without a model"
-    sources = ", ".join(map(visible, draft["sources"])) or "nothing"
-    yield from terminal.paragraph(f"made from {sources}{cost}", first="  ", indent="    ")
+    yield from terminal.paragraph(_origin(draft), first="  ", indent="    ")
     if draft["exists"]:
         yield from diff_lines(draft["diff"], terminal)
     else:
         yield from (visible(line) for line in draft["text"].removesuffix("\n").split("\n"))
+
+
+def _origin(draft: KnowledgeBootstrap) -> str:
+    cost = f", for {dollars(draft['usd'])}" if draft["usd"] else ", without a model"
+    sources = ", ".join(map(visible, draft["sources"])) or "nothing"
+    return f"made from {sources}{cost}"
 
 
 def scaffold(args: argparse.Namespace) -> int:

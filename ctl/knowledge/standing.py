@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from convergenced.errors import AttentionError
 from convergenced.wording import plural
 
-from ..render import Column, Terminal, clean, table, when
+from ..render import Column, Terminal, table, when
 from .words import document_name, dollars, file_name, made_by, marks_in, scope_name, visible
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def lines(status: KnowledgeStatus, terminal: Terminal, now: float) -> list[str]:
     out = [
         terminal.style(line, "bold", "green" if is_well else "yellow") for line in terminal.paragraph(text)
     ]
-    merges = clean(status["synthesizer"]) or "whichever machine is first"
+    first = visible(status["synthesizer"]) or "whichever machine is first"
     provider = made_by(status["provider"], status["model"])
-    about = f"provider {provider}; {merges} merges; this machine is {clean(status['machine'])}"
+    about = f"provider {provider}, started by {first}; this machine is {visible(status['machine'])}"
     out += [terminal.style(line, "dim") for line in terminal.paragraph(about)]
     for part in (_table(status["scopes"], terminal, now), [*_needs(status, terminal)]):
         out += ["", *part] if part else []
@@ -91,7 +91,7 @@ def _all_well(status: KnowledgeStatus) -> str:
     if not documents:
         return "on; nothing to share yet: no CLAUDE.md and no settings.json was found"
     if not here:
-        return f"nothing of it is on this machine; it comes from {', '.join(sorted(map(clean, machines)))}"
+        return f"nothing of it is on this machine; it comes from {', '.join(sorted(map(visible, machines)))}"
     if machines <= {status["machine"]}:
         return f"{plural(len(here), 'document')} shared; no other machine has any yet"
     what = "1 document here is" if len(here) == 1 else f"{len(here)} documents here are"
@@ -115,9 +115,9 @@ def _table(scopes: Sequence[Scope], terminal: Terminal, now: float) -> list[str]
         [
             scope_name(one["scope"]),
             _state_of(one),
-            clean(", ".join(one["machines"])),
+            visible(", ".join(one["machines"])),
             when(one["synthesized"], now, short=short),
-            clean(one["by"] or "-"),
+            visible(one["by"] or "-"),
             made_by(one["provider"], one["model"]) or "-",
             dollars(one["usd"]),
         ]
@@ -185,7 +185,7 @@ def _rejected(scope: Scope, terminal: Terminal) -> Iterator[str]:
 def _option(scope: Scope) -> str:
     if scope["scope"] == "global":
         return " --global-only"
-    return f" --project {clean(shlex.quote(scope['scope'].removeprefix('projects/')))}"
+    return f" --project {visible(shlex.quote(scope['scope'].removeprefix('projects/')))}"
 
 
 def _where(document: Document) -> str:

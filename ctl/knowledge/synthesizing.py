@@ -14,7 +14,7 @@ from convergenced.wording import plural
 
 from ..client import CALL_TIMEOUT, GRACE
 from ..here import connect
-from ..render import Terminal, clean
+from ..render import Terminal
 from .calls import as_options, call_at_length, meant
 from .words import dollars, scope_name, visible
 
@@ -52,7 +52,7 @@ def pushed_lines(pushed: KnowledgePushed, terminal: Terminal) -> list[str]:
     """What was shared with whom, and what was not."""
     out = [f"shared {visible(one)}" for one in pushed["documents"]] or ["nothing was new here"]
     if pushed["peers"]:
-        out += terminal.paragraph(f"all of it is with {', '.join(map(clean, pushed['peers']))}")
+        out += terminal.paragraph(f"all of it is with {', '.join(map(visible, pushed['peers']))}")
     else:
         out.append("no peer has it yet; see: convergencectl peers")
     for one in pushed["left_out"]:
@@ -103,12 +103,12 @@ def plan_lines(found: KnowledgeSynthesis, terminal: Terminal) -> list[str]:
     out = [line for one in planned for line in _plan(one, terminal)]
     calls, most = sum(one["calls"] for one in planned), sum(one["usd"] for one in planned)
     cost = f"{plural(calls, 'call')}, ${most:.2f} at most" if calls else "no model is asked"
-    total = f"{plural(len(planned), 'scope')} by {clean(found['provider'])}: {cost}; nothing was changed"
+    total = f"{plural(len(planned), 'scope')} by {visible(found['provider'])}: {cost}; nothing was changed"
     return [*out, *terminal.paragraph(total)]
 
 
 def _plan(one: Planned, terminal: Terminal) -> Iterator[str]:
-    machines = ", ".join(map(clean, one["machines"]))
+    machines = ", ".join(map(visible, one["machines"]))
     cost = f" ({plural(one['calls'], 'call')}, {dollars(one['usd'])} at most)" if one["calls"] else ""
     text = f"{scope_name(one['scope'])}: {visible(one['text'])}{cost}"
     yield from (terminal.style(line, "bold") for line in terminal.paragraph(text, first="", indent="  "))
@@ -124,12 +124,11 @@ def outcome_lines(done: Sequence[Synthesized], terminal: Terminal, options: str 
     if cost := sum(one["usd"] for one in done):
         out.append(f"{dollars(cost)} in all")
     if any(one["outcome"] in {"copied", "merged"} for one in done):
-        out.append(f"it is applied while no Claude Code runs:\n  → convergencectl knowledge diff{options}")
+        out += terminal.paragraph("it is applied here while no Claude Code runs; what changes:")
+        out.append(f"  → convergencectl knowledge diff{options}")
     if any(one["outcome"] == "rejected" for one in done):
-        out.append(
-            f"what was rejected is tried again when something changes, or with:\n"
-            f"  → convergencectl knowledge synthesize --wait --force{options}"
-        )
+        out += terminal.paragraph("what was rejected is tried again when something changes, or with:")
+        out.append(f"  → convergencectl knowledge synthesize --wait --force{options}")
     return out
 
 

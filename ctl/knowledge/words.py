@@ -20,17 +20,17 @@ _SELECTORS = range(0xE0100, 0xE01F0)
 def scope_name(scope: str) -> str:
     """A scope for people: the project's id, or `global`."""
     project = scope.removeprefix("projects/")
-    return clean(scope if project == "global" else project)
+    return visible(scope if project == "global" else project)
 
 
 def document_name(scope: str, path: str) -> str:
     """A document that need not be on this machine: `proj: CLAUDE.md`."""
-    return f"{scope_name(scope)}: {clean(path)}"
+    return f"{scope_name(scope)}: {visible(path)}"
 
 
 def file_name(local: str) -> str:
     """A file of this machine."""
-    return clean(tilde(local))
+    return visible(tilde(local))
 
 
 def marks_in(local: str, marks: Iterable[str]) -> Iterator[str]:
@@ -64,7 +64,7 @@ def dollars(amount: float) -> str:
 
 def made_by(provider: str, model: str) -> str:
     """`anthropic (claude-…)`."""
-    return clean(f"{provider} ({model})" if model else provider)
+    return visible(f"{provider} ({model})" if model else provider)
 
 
 def where_text_goes(knowledge: KnowledgeSettings) -> str:
