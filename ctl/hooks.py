@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convergenced.canon import jsontext
+from convergenced.canon.own_hooks import NUDGE, is_own
 from convergenced.errors import UsageError
 
 State = Literal["installed", "elsewhere", "missing"]
@@ -23,7 +24,6 @@ TIMEOUT = 5
 BARE = "{\n}\n"
 """A settings.json that was made for the hooks, without them."""
 
-_MODULE = "-m convergencectl.nudge"
 _MADE = re.compile(r" # convergencectl hook install(?: \(made (.*)\))?\Z")
 _FILE = "settings.json"
 
@@ -61,7 +61,7 @@ def call_of(python: str, home: str | None) -> str:
     that the session works in.
     """
     place = f" {shlex.quote(home)}" if home else ""
-    return f"{shlex.quote(python)} -EP {_MODULE}{place} >/dev/null 2>&1 || true"
+    return f"{shlex.quote(python)} -EP {NUDGE}{place} >/dev/null 2>&1 || true"
 
 
 def find(text: str) -> list[Found]:
@@ -166,7 +166,7 @@ def _walk(text: str) -> Iterator[Found]:
                         continue
                     for in_group, inner in enumerate(_items(text, listed.value, "[")):
                         command = _command(text, inner.value)
-                        if command is not None and _MODULE in command:
+                        if command is not None and is_own(command):
                             yield Found(
                                 event.key or "",
                                 command,

@@ -3,6 +3,7 @@
 Owns where things stand in a JSON text and the two edits that undo each other: `append` puts an item at
 the end of an object or array in the style of its surroundings, `cut` takes one out. Cutting what was
 appended last gives the former text, whatever its spacing, line ends, duplicate keys or spelling.
+`replace` puts another value in the place of one, in the same style.
 """
 
 from __future__ import annotations
@@ -85,15 +86,13 @@ def append(text: str, at: int, value: object, key: str | None = None) -> str:
     begin = found[-2].end if len(found) > 1 else at + 1
     space = text[begin : found[-1].start if found else _skip(text, begin)]
     place = found[-1].end if found else at + 1
-    newline = "\r\n" if "\r\n" in text else "\n"
+    comma = "," if found else ""
     if "\n" not in space:
         written = json.dumps(value, ensure_ascii=False)
         return f"{text[:place]}{', ' if found else ''}{_keyed(key)}{written}{text[place:]}"
-    unit = _unit(text)
-    indent = _blank(space.rpartition("\n")[2]) if found else _indent_of_line(text, at) + unit
-    written = json.dumps(value, ensure_ascii=False, indent=unit).replace("\n", newline + indent)
-    comma = "," if found else ""
-    return f"{text[:place]}{comma}{newline}{indent}{_keyed(key)}{written}{text[place:]}"
+    indent = _blank(space.rpartition("\n")[2]) if found else _indent_of_line(text, at) + _unit(text)
+    written = _in_lines(text, value, indent)
+    return f"{text[:place]}{comma}{_newline(text)}{indent}{_keyed(key)}{written}{text[place:]}"
 
 
 def cut(text: str, at: int, index: int) -> str:
@@ -108,7 +107,12 @@ def cut(text: str, at: int, index: int) -> str:
 
 def replace(text: str, item: Item, value: object) -> str:
     """`text` with another value in the place of the item's."""
-    return text[: item.value] + json.dumps(value, ensure_ascii=False) + text[item.end :]
+    begin = text[text.rfind("\n", 0, item.start) + 1 : item.start]
+    if "\n" not in text or begin.strip(" \t"):
+        written = json.dumps(value, ensure_ascii=False)
+    else:
+        written = _in_lines(text, value, begin)
+    return text[: item.value] + written + text[item.end :]
 
 
 def _skip(text: str, at: int) -> int:
@@ -118,7 +122,17 @@ def _skip(text: str, at: int) -> int:
 
 
 def _keyed(key: str | None) -> str:
-    return "" if key is None else f"{json.dumps(key)}: "
+    return "" if key is None else f"{json.dumps(key, ensure_ascii=False)}: "
+
+
+def _in_lines(text: str, value: object, indent: str) -> str:
+    """The value over several lines, those behind the first indented."""
+    written = json.dumps(value, ensure_ascii=False, indent=_unit(text))
+    return written.replace("\n", _newline(text) + indent)
+
+
+def _newline(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def _unit(text: str) -> str:

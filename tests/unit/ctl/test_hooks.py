@@ -11,38 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convergenced.canon import jsontext
 from convergenced.errors import UsageError
 from ctl import hooks
+from tests.unit.canon.written import SPACE, written
 
 CALL = hooks.call_of("/opt/con vergence/bin/python", None)
 OTHER = hooks.call_of("/elsewhere/python3", "/home/ann/conv")
 THEIRS: dict[str, Any] = {"matcher": "", "hooks": [{"type": "command", "command": "say done"}]}
 
-SPACE = st.sampled_from(
-    ["", "", " ", "\n", "\n  ", "\n\t", "\r\n    ", "\n\n  ", "\t ", "\n }".removesuffix("}")]
-)
 PLAIN = st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats(allow_nan=False, allow_infinity=False)
 WORDS = st.text(max_size=6)
-
-
-@st.composite
-def written(draw: st.DrawFn, value: Any) -> str:
-    """A value as some program or person might spell it; an object is a tuple of pairs, so keys may repeat."""
-
-    def inside(one: Any) -> str:
-        if isinstance(one, list):
-            parts = [f"{draw(SPACE)}{inside(element)}{draw(SPACE)}" for element in one]
-            return f"[{','.join(parts) or draw(SPACE)}]"
-        if isinstance(one, tuple):
-            parts = [
-                f"{draw(SPACE)}{inside(key)}{draw(SPACE)}:{draw(SPACE)}{inside(part)}" for key, part in one
-            ]
-            return "{" + (",".join(f"{part}{draw(SPACE)}" for part in parts) or draw(SPACE)) + "}"
-        return json.dumps(one, ensure_ascii=draw(st.booleans()))
-
-    return inside(value)
-
 
 VALUES = st.recursive(
     PLAIN | WORDS,
@@ -148,13 +126,6 @@ def test_what_is_not_understood_is_refused(text: str, told: str) -> None:
     with pytest.raises(UsageError, match=told) as caught:
         hooks.install(text, CALL, "settings.json")
     assert "nothing was changed" in caught.value.summary
-
-
-@given(st.data())
-def test_the_text_is_seen_as_a_parser_sees_it(data: st.DataObject) -> None:
-    text = data.draw(written(data.draw(SETTINGS)))
-    found = jsontext.items(text, jsontext.first_value(text))
-    assert {str(one.key): jsontext.value_at(text, one.value) for one in found} == json.loads(text)
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
