@@ -17,6 +17,7 @@ from convergenced.machine.settings import (
     redact_url,
     set_value,
 )
+from convergenced.model import LocalPath
 from convergenced.wording import plural
 
 from .. import configuration
@@ -27,6 +28,7 @@ from .words import where_text_goes
 
 SHOWN = 12
 """Files that are listed; the rest is counted."""
+ALONE = "With nobody yet: there is no peer."
 _KEYS = ("provider", "model", "max_usd", "synthesizer")
 """What `enable` may set beside `enabled`."""
 
@@ -92,7 +94,7 @@ def _consents(settings: Settings) -> bool:
     require_answers(
         "CLAUDE.md and settings may be shared", "say yes beforehand: convergencectl knowledge enable --yes"
     )
-    print("\n".join(what_is_shared(settings, *_found(), Terminal.of(sys.stdout, os.environ))))
+    print("\n".join(what_is_shared(settings, *_found(settings), Terminal.of(sys.stdout, os.environ))))
     return agrees("Go on?")
 
 
@@ -103,9 +105,7 @@ def what_is_shared(settings: Settings, found: list[str], notes: int, terminal: T
     out += [f"  … and {plural(len(found) - SHOWN, 'file')} more"] if len(found) > SHOWN else []
     out += [f"  {plural(notes, 'note')} of memory"] if notes else []
     if not out:
-        out += terminal.paragraph(
-            "No CLAUDE.md, settings or memory is found here yet; what is written will be shared."
-        )
+        out = terminal.paragraph("Nothing is found here yet that would be shared; what you write will be.")
     for text in _terms(settings):
         out += ["", *terminal.paragraph(text)]
     return out
@@ -113,14 +113,10 @@ def what_is_shared(settings: Settings, found: list[str], notes: int, terminal: T
 
 def _terms(settings: Settings) -> Iterator[str]:
     tracked = settings.knowledge.tracked_files
-    carried = "" if tracked else " A CLAUDE.md that a project's own git carries is left to that."
+    carried = "" if tracked else " What a git repository carries is left to that."
     yield f"Of settings.json, what belongs to one machine alone stays there.{carried}"
     names = ", ".join(f"{one.name} ({clean(redact_url(one.url))})" for one in settings.peers)
-    yield (
-        f"With: {names}, and your machines that exchange with them."
-        if names
-        else ("With nobody yet: there is no peer.")
-    )
+    yield f"With: {names}, and your machines that exchange with them." if names else ALONE
     yield f"{where_text_goes(settings.knowledge)} Apparent secrets never go to a model."
     yield (
         "What your other machines wrote is applied here while no Claude Code runs, after a backup; a setting "
@@ -128,7 +124,7 @@ def _terms(settings: Settings) -> Iterator[str]:
     )
 
 
-def _found() -> tuple[list[str], int]:
+def _found(settings: Settings) -> tuple[list[str], int]:
     """The documents of this machine, by their names alone, and how many notes of memory there are."""
     claude = ClaudeLocations.from_environment(os.environ, os.path.expanduser("~"))
     names = [os.path.join(claude.config_dir, "CLAUDE.md"), str(claude.settings)]
@@ -138,4 +134,9 @@ def _found() -> tuple[list[str], int]:
             names += [os.path.join(project["root"], name) for name in ("CLAUDE.md", ".claude/CLAUDE.md")]
         if project["context_dir"] is not None:
             notes += sum(1 for _ in iglob("memory/**/*.md", root_dir=project["context_dir"], recursive=True))
-    return [one for one in names if os.path.isfile(one)], notes
+    found = [LocalPath(one) for one in names if os.path.isfile(one)]
+    if settings.knowledge.tracked_files:
+        return [*found], notes
+    from convergenced.machine.tracked import is_tracked  # with pygit2
+
+    return [one for one in found if not is_tracked(one)], notes

@@ -6,6 +6,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import pygit2
 import pytest
 
 from convergenced.control import offline
@@ -536,8 +537,7 @@ What is found here and would be shared:
   2 notes of memory
 
 Of settings.json, what belongs to one machine alone stays
-there. A CLAUDE.md that a project's own git carries is left
-to that.
+there. What a git repository carries is left to that.
 
 With: hub (https://***@example.com/context.git), and your
 machines that exchange with them.
@@ -615,6 +615,21 @@ def test_a_wrong_value_changes_nothing(stage: Stage, wrong: list[str]) -> None:
     ran = stage.run("enable", "--yes", *wrong)
     assert (ran.code, ran.out) == (2, "")
     assert not Path(stage.locations.config_file).exists()
+
+
+@pytest.mark.parametrize("tracked_files", [True, False])
+def test_what_git_carries_is_not_listed(stage: Stage, tmp_path: Path, tracked_files: bool) -> None:
+    write_config(stage, f"[knowledge]\ntracked_files = {str(tracked_files).lower()}\n")
+    root = tmp_path / "code"
+    root.mkdir()
+    (root / "CLAUDE.md").touch()
+    repository = pygit2.init_repository(str(root))
+    repository.index.add("CLAUDE.md")
+    repository.index.write()
+    stage.daemon.status["projects"][0]["root"] = str(root)
+    ran = stage.run("enable", typed=Typed("n\n"))
+    assert (f"  {root}/CLAUDE.md\n" in ran.out) == tracked_files
+    assert ("git repository carries" in " ".join(ran.out.split())) != tracked_files
 
 
 def test_many_files_are_counted(stage: Stage, tmp_path: Path) -> None:
