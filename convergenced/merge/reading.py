@@ -148,9 +148,13 @@ class Reading:
         return kept
 
     def files(
-        self, tree: Oid, where: str, path: str = "", depth: int = 1, largest: int = MAX_FILE
+        self, tree: Oid, where: str, path: str = "", depth: int = 1, largest: int | None = None
     ) -> dict[str, Oid]:
-        """All files below a folder, by their path from the folder where the walk began."""
+        """All files below a folder, by their path from the folder where the walk began.
+
+        Those with more than `largest` bytes, `MAX_FILE` where nothing is said, are left out.
+        """
+        limit = MAX_FILE if largest is None else largest
         found: dict[str, Oid] = {}
         for entry in self.entries(tree, f"{where}/{path}".rstrip("/")):
             inner = path + entry.name
@@ -158,8 +162,8 @@ class Reading:
                 self.refuse(f"{where}/{inner}", f"it lies more than {MAX_DEPTH} folders deep")
             elif entry.is_tree:
                 found |= self.files(entry.oid, where, inner + "/", depth + 1, largest)
-            elif self.objects.blob_size(entry.oid) > largest:
-                self.refuse(f"{where}/{inner}", f"it is larger than {largest >> 20} MiB")
+            elif self.objects.blob_size(entry.oid) > limit:
+                self.refuse(f"{where}/{inner}", f"it is larger than {limit >> 20} MiB")
             else:
                 found[inner] = entry.oid
         return found
