@@ -66,6 +66,8 @@ _SETTINGS = {
     "DISABLE_AUTOUPDATER": "1",
 }
 
+_SHARED_PLACES = ("/usr/local/bin", "/opt/homebrew/bin")
+
 _OF_A_LOGIN = re.compile(
     r"CLAUDE_CONFIG_DIR"
     r"|CLAUDE_CODE_(OAUTH_(TOKEN|REFRESH_TOKEN|SCOPES)|CLIENT_(CERT|KEY|KEY_PASSPHRASE)|CERT_STORE"
@@ -220,7 +222,7 @@ def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
     config = environ.get("CLAUDE_CONFIG_DIR") or os.path.join(home, ".claude")
     yield os.path.join(home, ".local", "bin", "claude")
     yield os.path.join(config, "local", "claude")
-    for folder in ("/usr/local/bin", "/opt/homebrew/bin"):
+    for folder in _SHARED_PLACES:
         yield os.path.join(folder, "claude")
     for folder in (".npm-global/bin", ".bun/bin", ".volta/bin"):
         yield os.path.join(home, folder, "claude")
