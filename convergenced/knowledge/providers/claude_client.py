@@ -169,7 +169,9 @@ class ClaudeModel:
 
     def _diagnosed(self, result: Mapping[str, Any], usd: float | None) -> ProviderError:
         subtype, status = result.get("subtype"), result.get("api_error_status")
-        said = self._clean(_text(result.get("result")) or " ".join(map(_text, result.get("errors") or ())))
+        errors = result.get("errors")
+        listed = " ".join(map(_text, errors)) if isinstance(errors, list) else ""
+        said = self._clean(listed or _text(result.get("result")))
         if (stopped := _stopped(result)) is not None:
             what, hint = stopped
             return PartialAnswerError(f"the answer of {self._model} {what}", hint, usd)
