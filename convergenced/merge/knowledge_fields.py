@@ -42,10 +42,11 @@ class Sieve:
 
     def fields(self, value: Json) -> Fields:
         """An object's fields, none for anything else."""
-        if isinstance(value, dict):
-            return value
-        self.drop("something else stands where an object should")
-        return {}
+        try:
+            return fields_of(value)
+        except RefusedInputError as error:
+            self.drop(error.summary)
+            return {}
 
     def revision(self, fields: Fields) -> int:
         """How often it was changed, 0 where that is not told."""
@@ -100,8 +101,15 @@ def read_fields(reading: Reading, oid: Oid | None, where: str, largest: int = MA
     return fields
 
 
+def fields_of(value: Json) -> Fields:
+    """An object's fields. This and what follows raise `RefusedInputError` for anything else."""
+    if not isinstance(value, dict):
+        raise RefusedInputError("something else stands where an object should")
+    return value
+
+
 def number_of(fields: Fields, key: str, default: int | None = None) -> int:
-    """A whole number, not negative. This and what follows raise `RefusedInputError` for anything else."""
+    """A whole number, not negative."""
     value = fields.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_NUMBER:
         raise RefusedInputError(f"{key!r} is no whole number")

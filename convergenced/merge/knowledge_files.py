@@ -26,6 +26,7 @@ from convergenced.merge.knowledge import (
 from convergenced.merge.knowledge_fields import (
     Sieve,
     dollars_of,
+    fields_of,
     machine_of,
     number_of,
     read_fields,
@@ -108,9 +109,9 @@ def _parse_record(sieve: Sieve, scope: Scope, value: Json) -> ScopeRecord:
     rejected: Rejection | None = None
     try:
         if "written" in fields:
-            written = _parse_synthesis(sieve, scope, sieve.fields(fields["written"]))
+            written = _parse_synthesis(sieve, scope, fields_of(fields["written"]))
         if "rejected" in fields:
-            rejected = _parse_rejection(sieve.fields(fields["rejected"]))
+            rejected = _parse_rejection(fields_of(fields["rejected"]))
     except RefusedInputError as error:
         sieve.drop(f"{scope}: {error.summary}")
     return ScopeRecord(written, rejected, sieve.revision(fields), others_of(fields, _RECORD))

@@ -10,9 +10,17 @@ import json
 from collections.abc import Iterable
 
 from convergenced.errors import RefusedInputError
-from convergenced.merge.documents import Json, others_of, parse_document
+from convergenced.merge.documents import Fields, Json, others_of, parse_document
 from convergenced.merge.knowledge import MAX_LOG, LogEntry
-from convergenced.merge.knowledge_fields import Sieve, dollars_of, machine_of, number_of, scope_of, words_of
+from convergenced.merge.knowledge_fields import (
+    Sieve,
+    dollars_of,
+    fields_of,
+    machine_of,
+    number_of,
+    scope_of,
+    words_of,
+)
 from convergenced.merge.reading import Reading
 from convergenced.model import Oid
 
@@ -38,7 +46,7 @@ def read_log(reading: Reading, oid: Oid | None, where: str) -> tuple[LogEntry, .
     entries: list[LogEntry] = []
     for value in values:
         try:
-            entries.append(_parse_entry(sieve, value))
+            entries.append(_parse_entry(fields_of(value)))
         except RefusedInputError as error:
             sieve.drop(error.summary)
     sieve.report(reading, where)
@@ -58,8 +66,7 @@ def merge_logs(*logs: Iterable[LogEntry]) -> tuple[LogEntry, ...]:
     return tuple(entry for _, entry in ordered[-MAX_LOG:])
 
 
-def _parse_entry(sieve: Sieve, value: Json) -> LogEntry:
-    fields = sieve.fields(value)
+def _parse_entry(fields: Fields) -> LogEntry:
     entry = LogEntry(
         at=number_of(fields, "at"),
         machine=machine_of(fields),
