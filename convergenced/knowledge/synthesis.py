@@ -59,6 +59,7 @@ MAX_SAID = 300
 
 COPIED = "copied"
 BY_RULE = "merged by rule"
+BY_RULE_AFTER_ALL = "merged by rule (the model lost what was withheld from it)"
 BY_MODEL = "merged by a model"
 """What becomes of a document, in words."""
 
@@ -271,17 +272,16 @@ class _Work:
             self._ways.append(COPIED)
             return copied
         hidden = self._hide(document)
-        merged = None
-        if self._model is not None and _is_askable(document):
-            merged = self._by_model(self._model, hidden)
-        if merged is None:
-            merged = self._by_rule(document if document.path == SETTINGS else hidden)
+        if self._model is None or not _is_askable(document):
+            merged = self._by_rule(document if document.path == SETTINGS else hidden, BY_RULE)
+        else:
+            merged = self._by_model(self._model, hidden) or self._by_rule(hidden, BY_RULE_AFTER_ALL)
         return self._withholding.restore(merged)
 
-    def _by_rule(self, document: DocumentTask) -> bytes:
+    def _by_rule(self, document: DocumentTask, way: str) -> bytes:
         merged = _merge_by_rule(document)
         self._marks += [self._mark(document, "CONFLICT", text) for text in merged.contradictions]
-        self._ways.append(BY_RULE)
+        self._ways.append(way)
         return merged.data
 
     def _by_model(self, model: Model, document: DocumentTask) -> bytes | None:
@@ -327,7 +327,7 @@ class _Work:
             most = sum(_most(one, self._model) for one in self._task.documents if self._model is not None)
             raise _UnmadeError(
                 f"merging {document.path} costs up to ${usd:.2f}, and ${left:.2f} may be spent",
-                f"convergencectl config set knowledge.max_usd {math.ceil(most)}",
+                f"convergencectl config set knowledge.max_usd {math.ceil(max(most, usd))}",
             )
 
     def _ask(self, model: Model, question: Question) -> Answer:
@@ -384,8 +384,10 @@ def _way(document: DocumentTask, model: Model | None) -> str:
 def _copied(document: DocumentTask) -> bytes | None:
     """The document that needs no merge: all have the same, or one has all that the others say."""
     first, *others = document.versions
-    if all(one.data == first.data for one in others) and (
-        document.current is None or any(one.base == document.current for one in document.versions)
+    if (
+        document.path != SETTINGS
+        and all(one.data == first.data for one in others)
+        and (document.current is None or any(one.base == document.current for one in document.versions))
     ):
         return first.data
     merged = _merge_by_rule(document)
