@@ -10,10 +10,10 @@ from typing import Literal, TypedDict
 
 from convergenced.merge.documents import Json
 
-DocumentState = Literal["same", "waits", "held", "person", "edited", "removed", "elsewhere"]
+DocumentState = Literal["same", "waits", "held", "person", "edited", "removed", "declined", "elsewhere"]
 """How this machine's document stands to the consolidated one: the same; not synthesized or applied yet;
 held while Claude Code runs; waits for a person's yes; edited here since (a synthesis takes that in first);
-removed here; or not on this machine at all."""
+removed here, and waits for a person too; not wanted here, as a person said; or not on this machine at all."""
 
 
 class Document(TypedDict):

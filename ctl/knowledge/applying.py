@@ -62,6 +62,7 @@ def apply(args: argparse.Namespace) -> int:
             done = _apply(params, answered)
             told = _tell(done, changes, terminal) or told
         decided.accepted += answered.accepted
+        decided.declined += answered.declined
     _tell_left(done["left"], decided, terminal, is_all=not told)
     return _exit_code(done["left"], decided)
 
@@ -89,7 +90,8 @@ def _apply(params: dict[str, Json], decided: _Decided) -> KnowledgeApplied:
 
 def _open(left: Iterable[Change], decided: _Decided) -> list[Change]:
     """What still waits for a person; texts first, then settings."""
-    waits = [one for one in left if needs_person(one) and one["id"] not in decided.accepted]
+    settled = {*decided.accepted, *decided.declined}
+    waits = [one for one in left if needs_person(one) and one["id"] not in settled]
     return sorted(waits, key=lambda one: one["kind"] != "text")
 
 
@@ -128,7 +130,7 @@ def _tell(done: KnowledgeApplied, changes: Sequence[Change], terminal: Terminal)
 
 def _tell_left(left: Sequence[Change], decided: _Decided, terminal: Terminal, *, is_all: bool) -> None:
     open_ = _open(left, decided)
-    others = [one for one in left if one not in open_]
+    others = [one for one in left if one not in open_ and one["id"] not in decided.declined]
     for line in (*_coming(others, decided, terminal), *_waiting(open_, terminal)):
         print(line)
     if is_all and not left:

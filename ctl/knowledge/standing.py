@@ -22,7 +22,10 @@ MAX_CLAIMS = 10
 """Claims of a rejected synthesis that are shown."""
 NARROW = 80
 """Columns below which times are shown without the time of day."""
+_FOR_A_PERSON = {"person", "removed"}
 _ON_THE_WAY = {"waits", "edited"}
+_TOLD = {"held", "declined"} | _ON_THE_WAY
+"""States that are told of, but need nobody."""
 _COLUMNS = (
     Column("SCOPE", least=8, path=True),
     Column("STATE"),
@@ -39,7 +42,7 @@ def exit_code(status: KnowledgeStatus) -> int:
     if not status["enabled"]:
         return 0
     settled = not status["secrets"] and not any(one["rejected"] for one in status["scopes"])
-    well = settled and not any(one["state"] == "person" or one["marks"] for one in _documents(status))
+    well = settled and not any(one["state"] in _FOR_A_PERSON or one["marks"] for one in _documents(status))
     return 0 if well else AttentionError.exit_code
 
 
@@ -69,7 +72,7 @@ def verdict(status: KnowledgeStatus) -> str:
     documents = _documents(status)
     clauses = [_rejection(one) for one in status["scopes"] if one["rejected"]]
     clauses += [visible(one) for one in status["waiting"]]
-    if count := sum(one["state"] == "person" for one in documents):
+    if count := sum(one["state"] in _FOR_A_PERSON for one in documents):
         clauses.append("1 document waits for you" if count == 1 else f"{count} documents wait for you")
     if count := sum(len(one["marks"]) for one in documents):
         clauses.append(f"{plural(count, 'marked line')} to settle")
@@ -89,7 +92,9 @@ def _all_well(status: KnowledgeStatus) -> str:
     here = [one for one in documents if one["state"] == "same"]
     machines = {name for one in status["scopes"] for name in one["machines"]}
     if not documents:
-        return "on; nothing to share yet: no CLAUDE.md and no settings.json was found"
+        return "on; no CLAUDE.md and no settings.json was found yet"
+    if not here and any(one["state"] == "declined" for one in documents):
+        return "nothing of it is applied here, as you said"
     if not here:
         return f"nothing of it is on this machine; it comes from {', '.join(sorted(map(visible, machines)))}"
     if machines <= {status["machine"]}:
@@ -104,7 +109,12 @@ def _rejection(scope: Scope) -> str:
 
 
 def _documents(status: KnowledgeStatus) -> list[Document]:
-    return [document for scope in status["scopes"] for document in scope["documents"]]
+    return [document for scope in status["scopes"] for document in _applied(scope)]
+
+
+def _applied(scope: Scope) -> list[Document]:
+    """The documents that are applied from here: all but notes, which come with the sessions."""
+    return [one for one in scope["documents"] if not one["path"].startswith("memory/")]
 
 
 def _table(scopes: Sequence[Scope], terminal: Terminal, now: float) -> list[str]:
@@ -129,11 +139,12 @@ def _table(scopes: Sequence[Scope], terminal: Terminal, now: float) -> list[str]
 
 _STATES: Mapping[str, str] = {
     "person": "waits for you",
+    "removed": "waits for you",
     "held": "held",
     "edited": "to merge",
     "waits": "to apply",
-    "removed": "removed here",
     "same": "in step",
+    "declined": "declined",
     "elsewhere": "not here",
 }
 """What a scope's state is called, by the gravest of its documents' states."""
@@ -142,15 +153,15 @@ _STATES: Mapping[str, str] = {
 def _state_of(scope: Scope) -> str:
     if scope["rejected"]:
         return "rejected"
-    states = {one["state"] for one in scope["documents"]}
-    gravest = next((word for state, word in _STATES.items() if state in states), "empty")
+    states = {one["state"] for one in _applied(scope)}
+    gravest = next((word for state, word in _STATES.items() if state in states), "notes only")
     return "to merge" if scope["due"] and gravest != _STATES["person"] else gravest
 
 
 def _needs(status: KnowledgeStatus, terminal: Terminal) -> Iterator[str]:
     """What a person has to do, each with what settles it; then what comes right by itself."""
     documents = _documents(status)
-    persons = [one for one in documents if one["state"] == "person"]
+    persons = [one for one in documents if one["state"] in _FOR_A_PERSON]
     for one in persons:
         yield from terminal.paragraph(f"{_where(one)}: {visible(one['text'])}", first="! ", indent="  ")
     if persons:
@@ -168,7 +179,7 @@ def _needs(status: KnowledgeStatus, terminal: Terminal) -> Iterator[str]:
     if status["secrets"]:
         yield "  → take it out, or say that it is none: convergencectl scan --allow FINGERPRINT"
     for one in documents:
-        if one["state"] in {"held", "removed"} | _ON_THE_WAY:
+        if one["state"] in _TOLD:
             yield from terminal.paragraph(f"{_where(one)}: {visible(one['text'])}", first="· ", indent="  ")
 
 

@@ -133,7 +133,8 @@ def test_what_only_reads_reads_the_store_without_a_daemon(stage: Stage) -> None:
     [
         (answers.status(answers.scope("global", answers.document())), 0),
         (answers.status(answers.scope("global", answers.document("held", "Claude Code runs"))), 0),
-        (answers.status(answers.scope("global", answers.document("removed", "removed here"))), 0),
+        (answers.status(answers.scope("global", answers.document("removed", "removed here"))), 5),
+        (answers.status(answers.scope("global", answers.document("declined", "you declined it"))), 0),
         (answers.status(answers.scope("global", answers.document("person", "large"))), 5),
         (answers.status(answers.scope("global", answers.document(marks=["line 1: CONFLICT: x"]))), 5),
         (answers.status(answers.scope("global", rejected=["x"])), 5),
@@ -156,6 +157,22 @@ def test_what_is_only_elsewhere_is_not_called_in_step(stage: Stage) -> None:
     ran = stage.run("status")
     assert ran.out.startswith("nothing of it is on this machine; it comes from laptop\n")
     assert "in step" not in ran.out
+    declined = answers.status(answers.scope("global", answers.document("declined", "you declined it")))
+    stage.answer("status", answers.json(declined))
+    assert stage.run("status").out.startswith("nothing of it is applied here, as you said\n")
+
+
+def test_notes_of_memory_are_no_documents_that_are_applied(stage: Stage) -> None:
+    """They come with the sessions: that they are in step cannot be said here."""
+    note = answers.in_project(path="memory/MEMORY.md", text="goes with the sessions")
+    notes = answers.project(note, note)
+    stage.answer("status", answers.json(answers.status(notes)))
+    ran = stage.run("status")
+    assert ran.out.startswith("on; no CLAUDE.md and no settings.json was found yet\n")
+    assert "  notes only  " in ran.out
+    found = answers.status(notes, answers.scope("global", answers.document()))
+    stage.answer("status", answers.json(found))
+    assert stage.run("status").out.startswith("in step: 1 document here is what 3 machines know together\n")
 
 
 def test_what_is_due_is_not_called_in_step(stage: Stage) -> None:

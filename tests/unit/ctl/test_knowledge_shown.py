@@ -88,7 +88,8 @@ def _moving(on: Stage) -> list[str]:
                 answers.scope("global", answers.document("edited", "edited here since"), due=True),
                 answers.project(answers.in_project("waits", "not applied yet")),
                 answers.scope(
-                    "projects/old", answers.document("removed", "removed here", scope="projects/old")
+                    "projects/old",
+                    answers.document("declined", "you declined what is left", scope="projects/old"),
                 ),
             )
         ),
