@@ -47,8 +47,8 @@ def agrees(question: str) -> bool:
 def _read(prompt: str) -> str:
     """One line with its end; empty at the end of the input."""
     sys.stdout.flush()
-    print(prompt, end="", file=sys.stderr, flush=True)
     try:
+        print(prompt, end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
     except KeyboardInterrupt:
         print("\nnothing of this was changed", file=sys.stderr)
