@@ -89,6 +89,8 @@ class Says:
     asked_tokens: int = 1000
     answered_tokens: int = 100
     breaks_off: bool = False
+    form: str = ""
+    """The tool that it is said to, whether there is one or not; empty: the form that was sent along."""
 
 
 @dataclass(frozen=True)
@@ -248,8 +250,9 @@ def _events(asked: Asked, reply: Says | Refuses) -> Iterator[dict[str, Any]]:
     text = _text_of(said)
     block: dict[str, Any] = {"type": "text", "text": ""}
     kind, field, stop = "text_delta", "text", said.stop
-    if asked.form is not None and not isinstance(said.value, str):
-        block = {"type": "tool_use", "id": "toolu_1", "name": asked.form["name"], "input": {}}
+    name = said.form or (asked.form or {}).get("name")
+    if name and not isinstance(said.value, str):
+        block = {"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}
         kind, field, stop = "input_json_delta", "partial_json", "tool_use" if stop == "end_turn" else stop
     yield {"type": "message_start", "message": _message(asked, said)}
     yield {"type": "content_block_start", "index": 0, "content_block": block}
