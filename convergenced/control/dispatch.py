@@ -17,6 +17,16 @@ from convergenced.control import answers, sessions
 from convergenced.control.conflicts import Settlement, list_conflicts
 from convergenced.control.doctor import Doctor
 from convergenced.control.examination import Examination
+from convergenced.control.params import (
+    ParamsError,
+    fail,
+    number_in,
+    path_in,
+    required_in,
+    text_in,
+    texts_in,
+    truth_in,
+)
 from convergenced.control.projects import Move, Removal
 from convergenced.control.protocol import INVALID_PARAMS, METHOD_NOT_FOUND, Json, Request
 from convergenced.control.server import Reply
@@ -35,14 +45,7 @@ log = logging.getLogger(__name__)
 MAX_MISSING = 200
 """Lines about what is missing in one answer, at most."""
 
-MAX_SECONDS = 100 * 366 * 86_400.0
-"""A hundred years; what is longer is no time that a calendar could show."""
-
 _Method = Callable[[dict[str, Json], Reply], None]
-
-
-class ParamsError(Exception):
-    """A parameter is missing or of the wrong kind."""
 
 
 class Dispatcher:
@@ -133,7 +136,7 @@ class Dispatcher:
     def _status(self, params: dict[str, Json], reply: Reply) -> None:
         clock = self._parts.clock
         status = format_status(self._engine, self._parts.machine, clock.now(), clock.monotonic())
-        only = _text(params, "project", None)
+        only = text_in(params, "project", None)
         if only is not None:
             (project,) = self._known([only])
             status["projects"] = [one for one in status["projects"] if one["id"] == project]
@@ -145,42 +148,42 @@ class Dispatcher:
     def _projects(self, params: dict[str, Json], reply: Reply) -> None:
         answer: answers.Projects = {
             "projects": format_projects(self._engine, self._parts.machine),
-            "available": format_available(self._engine) if _truth(params, "available") else [],
+            "available": format_available(self._engine) if truth_in(params, "available") else [],
         }
         reply.result(cast("Json", answer))
 
     # -- doing
 
     def _pause(self, params: dict[str, Json], reply: Reply) -> None:
-        projects = self._known(_texts(params, "projects"))
-        seconds = _number(params, "seconds")
+        projects = self._known(texts_in(params, "projects"))
+        seconds = number_in(params, "seconds")
         self._engine.pause(projects, None if seconds is None else self._parts.clock.now() + seconds)
         reply.result({"projects": _listed(projects or self._engine.board.projects())})
 
     def _resume(self, params: dict[str, Json], reply: Reply) -> None:
-        projects = self._known(_texts(params, "projects"))
+        projects = self._known(texts_in(params, "projects"))
         self._engine.resume(projects)
         reply.result({"projects": _listed(projects or self._engine.board.projects())})
 
     def _sync(self, params: dict[str, Json], reply: Reply) -> None:
-        wanted = self._known(_texts(params, "projects")) or None
-        if _truth(params, "dry_run"):
+        wanted = self._known(texts_in(params, "projects")) or None
+        if truth_in(params, "dry_run"):
             self._engine.preview(wanted, lambda found: reply.result(_synced(found, [])))
             return
-        if _truth(params, "full"):
+        if truth_in(params, "full"):
             self._engine.forget_notes(wanted)
         since = self._engine.look_at_everything(wanted)
-        if not _truth(params, "wait"):
+        if not truth_in(params, "wait"):
             reply.result(_synced([], []))
             return
-        timeout = _number(params, "timeout")
+        timeout = number_in(params, "timeout")
         self._when_synced(wanted, since, timeout, reply, patient=False)
 
     def _wait(self, params: dict[str, Json], reply: Reply) -> None:
-        if _text(params, "for", "synced") != "synced":
+        if text_in(params, "for", "synced") != "synced":
             raise ParamsError("only 'synced' can be waited for")
         since = self._engine.look_at_everything()
-        self._when_synced(None, since, _number(params, "timeout"), reply, patient=True)
+        self._when_synced(None, since, number_in(params, "timeout"), reply, patient=True)
 
     def _when_synced(
         self,
@@ -210,15 +213,15 @@ class Dispatcher:
         self._engine.wait(wanted, since, timeout, answer)
 
     def _init(self, params: dict[str, Json], reply: Reply) -> None:
-        path = _path(params, "path")
-        wanted = _text(params, "id", None)
-        rewrite_home = _truth(params, "rewrite_home", otherwise=True)
+        path = path_in(params, "path")
+        wanted = text_in(params, "id", None)
+        rewrite_home = truth_in(params, "rewrite_home", otherwise=True)
         parts, checkouts = self._parts, self._engine.checkouts
         self._track(reply, lambda: begin_project(parts, checkouts, path, wanted, rewrite_home))
 
     def _join(self, params: dict[str, Json], reply: Reply) -> None:
-        path = _path(params, "path")
-        wanted = _text(params, "id", None)
+        path = path_in(params, "path")
+        wanted = text_in(params, "id", None)
         parts, checkouts, peers = self._parts, self._engine.checkouts, self._engine.peer_openers()
         self._track(reply, lambda: join_project(parts, checkouts, peers, path, wanted))
 
@@ -240,12 +243,12 @@ class Dispatcher:
     def _project_move(self, params: dict[str, Json], reply: Reply) -> None:
         move = Move(
             self._engine,
-            _path(params, "old"),
-            _path(params, "new"),
+            path_in(params, "old"),
+            path_in(params, "new"),
             done=lambda moved: reply.result(cast("Json", moved)),
-            failed=lambda error: _fail(reply, error),
+            failed=lambda error: fail(reply, error),
         )
-        if _truth(params, "plan"):
+        if truth_in(params, "plan"):
             move.plan()
         else:
             move.start()
@@ -255,19 +258,19 @@ class Dispatcher:
             self._engine,
             self._exclude,
             done=lambda removed: reply.result(cast("Json", removed)),
-            failed=lambda error: _fail(reply, error),
+            failed=lambda error: fail(reply, error),
         )
-        name, path = _required(params, "project"), _path(params, "path")
-        if _truth(params, "plan"):
+        name, path = required_in(params, "project"), path_in(params, "path")
+        if truth_in(params, "plan"):
             removal.plan(name, path)
         else:
-            is_purge, is_named = _truth(params, "purge"), _truth(params, "named")
+            is_purge, is_named = truth_in(params, "purge"), truth_in(params, "named")
             removal.start(name, path, is_purge=is_purge, is_named=is_named)
 
     def _in_background(
         self, reply: Reply, job: Callable[[], Tracked], done: Callable[[Tracked], None]
     ) -> None:
-        self._engine.background(job, done, lambda error: _fail(reply, error))
+        self._engine.background(job, done, lambda error: fail(reply, error))
 
     def _conflicts(self, params: dict[str, Json], reply: Reply) -> None:
         del params
@@ -276,54 +279,54 @@ class Dispatcher:
         self._engine.background(
             lambda: list_conflicts(parts, projects, replicas),
             lambda found: reply.result(cast("Json", found)),
-            lambda error: _fail(reply, error),
+            lambda error: fail(reply, error),
         )
 
     def _conflict_resolve(self, params: dict[str, Json], reply: Reply) -> None:
-        take = _required(params, "take")
+        take = required_in(params, "take")
         if take not in get_args(Take):
             raise ParamsError(f"take must be one of {', '.join(get_args(Take))}")
         Settlement(
             self._engine,
-            _required(params, "path"),
-            _path(params, "local"),
+            required_in(params, "path"),
+            path_in(params, "local"),
             cast("Take", take),
             done=lambda settled: reply.result(cast("Json", settled)),
-            failed=lambda error: _fail(reply, error),
+            failed=lambda error: fail(reply, error),
         ).start()
 
     def _sessions(self, params: dict[str, Json], reply: Reply) -> None:
         parts, replicas = self._parts, self._replicas()
-        wanted = _text(params, "project", None)
+        wanted = text_in(params, "project", None)
         only = None if wanted is None else sessions.project_named(parts, replicas, wanted)
-        offset, limit = (int(_number(params, name) or 0) for name in ("offset", "limit"))
+        offset, limit = (int(number_in(params, name) or 0) for name in ("offset", "limit"))
         limit = min(limit or sessions.MAX_PAGE, sessions.MAX_PAGE)
         live = self._engine.roll_call.elsewhere()
         self._tell(reply, lambda: sessions.list_sessions(parts, replicas, only, offset, limit, live))
 
     def _session_history(self, params: dict[str, Json], reply: Reply) -> None:
-        parts, replicas, text = self._parts, self._replicas(), _required(params, "session")
+        parts, replicas, text = self._parts, self._replicas(), required_in(params, "session")
         self._tell(reply, lambda: sessions.tell_history(parts, replicas, text))
 
     def _session_backups(self, params: dict[str, Json], reply: Reply) -> None:
-        parts, replicas, text = self._parts, self._replicas(), _text(params, "session", None)
+        parts, replicas, text = self._parts, self._replicas(), text_in(params, "session", None)
         self._tell(reply, lambda: sessions.list_backups(parts, replicas, text))
 
     def _session_restore(self, params: dict[str, Json], reply: Reply) -> None:
         sessions.Restoring(
             self._engine,
-            _required(params, "session"),
-            at=_text(params, "at", None),
-            backup=_text(params, "backup", None),
+            required_in(params, "session"),
+            at=text_in(params, "at", None),
+            backup=text_in(params, "backup", None),
             done=lambda restored: reply.result(cast("Json", restored)),
-            failed=lambda error: _fail(reply, error),
+            failed=lambda error: fail(reply, error),
         ).start()
 
     def _secrets_allow(self, params: dict[str, Json], reply: Reply) -> None:
-        fingerprints, state = _texts(params, "fingerprints"), self._parts.state
+        fingerprints, state = texts_in(params, "fingerprints"), self._parts.state
         if any(not is_fingerprint(one) for one in fingerprints):
             raise ParamsError("fingerprints are 12 hexadecimal digits")
-        if _truth(params, "forget"):
+        if truth_in(params, "forget"):
             state.disallow(fingerprints)
         else:
             state.allow(fingerprints, self._parts.clock.now())
@@ -340,26 +343,26 @@ class Dispatcher:
             sessions.LANE,
             job,
             lambda found: reply.result(cast("Json", found)),
-            lambda error: _fail(reply, error),
+            lambda error: fail(reply, error),
         )
 
     def _examine(self, params: dict[str, Json], reply: Reply) -> None:
         Examination(
             self._engine,
             self._doctor,
-            _path(params, "path") if params.get("path") is not None else None,
-            deep=_truth(params, "deep"),
-            fix=_truth(params, "fix"),
+            path_in(params, "path") if params.get("path") is not None else None,
+            deep=truth_in(params, "deep"),
+            fix=truth_in(params, "fix"),
             done=lambda found: reply.result(cast("Json", found)),
-            failed=lambda error: _fail(reply, error),
+            failed=lambda error: fail(reply, error),
         ).start()
 
     def _peer_add(self, params: dict[str, Json], reply: Reply) -> None:
-        self._add_peer(_required(params, "name"), _required(params, "url"))
+        self._add_peer(required_in(params, "name"), required_in(params, "url"))
         reply.result({})
 
     def _peer_remove(self, params: dict[str, Json], reply: Reply) -> None:
-        self._remove_peer(_required(params, "name"))
+        self._remove_peer(required_in(params, "name"))
         reply.result({})
 
     def _reload_config(self, params: dict[str, Json], reply: Reply) -> None:
@@ -389,15 +392,6 @@ class Dispatcher:
         return found
 
 
-def _fail(reply: Reply, error: Exception) -> None:
-    """Answers with what a job met."""
-    if isinstance(error, ConvergenceError):
-        reply.error(error)
-        return
-    log.error("a request failed", exc_info=error)
-    reply.error(ConvergenceError(str(error) or type(error).__name__, "see the daemon's log"))
-
-
 def _synced(actions: list[tuple[str, str]], missing: list[Missing]) -> Json:
     unsynced: list[Json] = [{"project": miss.project, "text": miss.text} for miss in missing[:MAX_MISSING]]
     done: list[Json] = [{"project": project, "text": text} for project, text in actions]
@@ -406,58 +400,3 @@ def _synced(actions: list[tuple[str, str]], missing: list[Missing]) -> Json:
 
 def _listed(projects: Iterable[ProjectId]) -> Json:
     return list[Json](projects)
-
-
-def _text(params: dict[str, Json], key: str, otherwise: str | None) -> str | None:
-    value = params.get(key)
-    if value is None:
-        return otherwise
-    if not isinstance(value, str):
-        raise ParamsError(f"{key} must be text")
-    return value
-
-
-def _required(params: dict[str, Json], key: str) -> str:
-    value = _text(params, key, None)
-    if not value:
-        raise ParamsError(f"{key} is missing")
-    return value
-
-
-def _path(params: dict[str, Json], key: str) -> LocalPath:
-    """A path with its symbolic links followed."""
-    try:
-        return LocalPath(os.path.realpath(_required(params, key)))
-    except ValueError as error:  # NUL, or a character that no name can hold
-        raise ParamsError(f"{key} is no path: {error}") from error
-
-
-def _texts(params: dict[str, Json], key: str) -> list[str]:
-    value = params.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise ParamsError(f"{key} must be a list of texts")
-    return [_element(one, key) for one in value]
-
-
-def _element(value: Json, key: str) -> str:
-    if not isinstance(value, str):
-        raise ParamsError(f"{key} must be a list of texts")
-    return value
-
-
-def _truth(params: dict[str, Json], key: str, *, otherwise: bool = False) -> bool:
-    value = params.get(key, otherwise)
-    if not isinstance(value, bool):
-        raise ParamsError(f"{key} must be true or false")
-    return value
-
-
-def _number(params: dict[str, Json], key: str) -> float | None:
-    value = params.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
-        raise ParamsError(f"{key} must be a number of seconds, {MAX_SECONDS:.0f} at most")
-    return float(value)
