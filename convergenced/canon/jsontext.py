@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -82,27 +83,34 @@ def items(text: str, at: int) -> list[Item]:
 
 def append(text: str, at: int, value: object, key: str | None = None) -> str:
     """`text` with one more item at the end of the object or array that begins at `at`."""
-    found = items(text, at)
-    begin = found[-2].end if len(found) > 1 else at + 1
-    space = text[begin : found[-1].start if found else _skip(text, begin)]
-    place = found[-1].end if found else at + 1
-    comma = "," if found else ""
-    if "\n" not in space:
-        written = json.dumps(value, ensure_ascii=False)
-        return f"{text[:place]}{', ' if found else ''}{_keyed(key)}{written}{text[place:]}"
-    indent = _blank(space.rpartition("\n")[2]) if found else _indent_of_line(text, at) + _unit(text)
-    written = _in_lines(text, value, indent)
-    return f"{text[:place]}{comma}{_newline(text)}{indent}{_keyed(key)}{written}{text[place:]}"
+    return _add(text, at, [value], key)
+
+
+def extend(text: str, at: int, values: Sequence[object]) -> str:
+    """`text` with more elements at the end of the array that begins at `at`, as if each were appended."""
+    return _add(text, at, values, None) if values else text
 
 
 def cut(text: str, at: int, index: int) -> str:
     """`text` without that item of the object or array that begins at `at`."""
+    return cut_all(text, at, [index])
+
+
+def cut_all(text: str, at: int, indexes: Iterable[int]) -> str:
+    """`text` without these items of the object or array that begins at `at`, as if each were cut."""
     found = items(text, at)
-    if index:
-        return text[: found[index - 1].end] + text[found[index].end :]
-    if len(found) > 1:
-        return text[: found[0].start] + text[found[1].start :]
-    return text[: at + 1] + text[found[0].end :]
+    gone = set(indexes)
+    left = [index for index in range(len(found)) if index not in gone]
+    if not gone:
+        return text
+    if not left:
+        return text[: at + 1] + text[found[-1].end :]
+    parts = [text[: found[0].start]]
+    for before, index in zip([-1, *left], left, strict=False):
+        # What stands before an item goes with it, but what stands before the first one stays.
+        start = found[index].start if before < 0 else found[index - 1].end
+        parts.append(text[start : found[index].end])
+    return "".join(parts) + text[found[-1].end :]
 
 
 def replace(text: str, item: Item, value: object) -> str:
@@ -113,6 +121,23 @@ def replace(text: str, item: Item, value: object) -> str:
     else:
         written = _in_lines(text, value, begin)
     return text[: item.value] + written + text[item.end :]
+
+
+def _add(text: str, at: int, values: Sequence[object], key: str | None) -> str:
+    found = items(text, at)
+    begin = found[-2].end if len(found) > 1 else at + 1
+    space = text[begin : found[-1].start if found else _skip(text, begin)]
+    place = found[-1].end if found else at + 1
+    if "\n" not in space:
+        joint = ", "
+        written = [json.dumps(value, ensure_ascii=False) for value in values]
+        between = joint if found else ""
+    else:
+        indent = _blank(space.rpartition("\n")[2]) if found else _indent_of_line(text, at) + _unit(text)
+        joint = f",{_newline(text)}{indent}"
+        written = [_in_lines(text, value, indent) for value in values]
+        between = joint if found else joint[1:]
+    return f"{text[:place]}{between}{joint.join(_keyed(key) + one for one in written)}{text[place:]}"
 
 
 def _skip(text: str, at: int) -> int:

@@ -178,18 +178,27 @@ _HARMLESS: Mapping[str, Shape] = {
 """Settings that only change how things look, with the values that they have. Not among them, though they
 look tame: what changes costs, what a model is told, what is kept, or who is asked."""
 
-_WHY: tuple[tuple[str, str], ...] = (
-    (r"permissions(\..*)?", "changes what Claude Code may do without asking"),
-    (r"sandbox(\..*)?", "changes what commands are confined to"),
-    (r"env(\..*)?", "sets the environment of every session, which can run commands"),
-    (r"(cleanupPeriodDays|desktopSessionCleanupPeriodDays)", "decides when transcripts are deleted"),
-    (r".*mcp.*", "decides which MCP servers run"),
-    (r".*(plugin|marketplace).*", "decides which plugins run"),
-    (r".*model.*|effortLevel|fastMode.*|alwaysThinkingEnabled", "changes which model answers, or its cost"),
-    (r"autoUpdates.*", "decides which version of the client runs"),
-    (r"remote.*|crossSession.*|isolatePeer.*|daemon.*", "decides who else can reach this machine"),
-    (r"agent|outputStyle|language|claudeMd.*|companyAnnouncements|attribution.*", "changes what is said"),
-    (r".*[hH]ook.*|disable.*|enable.*|allow.*", "switches something on or off that may protect you"),
+_WHY = tuple(
+    (re.compile(pattern, re.DOTALL | re.IGNORECASE), why)
+    for pattern, why in (
+        (r"permissions", "changes what Claude Code may do without asking"),
+        (r"sandbox", "changes what commands are confined to"),
+        (r"env", "sets the environment of every session, which can run commands"),
+        (r"(cleanupPeriodDays|desktopSessionCleanupPeriodDays)", "decides when transcripts are deleted"),
+        (r".*mcp.*", "decides which MCP servers run"),
+        (r".*(plugin|marketplace).*", "decides which plugins run"),
+        (
+            r".*model.*|agent|effort.*|fastMode.*|alwaysThinking.*",
+            "changes which model or agent answers, or its cost",
+        ),
+        (r"autoUpdates.*", "decides which version of the client runs"),
+        (r"remote.*|crossSession.*|isolatePeer.*|daemon.*", "decides who else can reach this machine"),
+        (
+            r"outputStyle|language|claudeMd.*|companyAnnouncements|attribution.*",
+            "changes what is said, or told",
+        ),
+        (r".*hook.*|disable.*|enable.*|allow.*", "switches something on or off that may protect you"),
+    )
 )
 
 
@@ -259,11 +268,11 @@ def why_asked(key: Key, value: Json, *, added: bool) -> str:
     if command := _command_in(value):
         return f"{'runs' if added else 'no longer runs'} a command: {command}"
     if key[0] == "hooks":
-        return "runs with what happens in a session" if added else "a hook no longer runs"
+        return "adds a hook, which sees what happens in a session" if added else "takes a hook away"
     if key[0] == "permissions" and key[-1] in _RULES:
         return "widens a permission" if added == (key[-1] in _GRANTING) else "narrows a permission"
     for pattern, why in _WHY:
-        if re.fullmatch(pattern, ".".join(key), re.DOTALL):
+        if pattern.fullmatch(key[0]) and not (key[0] in _HARMLESS and len(key) > 1):
             return why
     return "not a value that this setting has" if key[0] in _HARMLESS else "an unknown setting"
 
@@ -281,7 +290,9 @@ def holds_secret(name: str, value: Json) -> bool:
     """Whether a value looks as if somebody could log in with it, or with something in it."""
     if isinstance(value, dict):
         return any(
-            holds_secret(inner, part) or (name in ("env", "headers") and _is_secret_entry(inner, part))
+            holds_secret(inner, part)
+            or holds_secret("", inner)
+            or (name in ("env", "headers") and _is_secret_entry(inner, part))
             for inner, part in value.items()
         )
     if isinstance(value, list):

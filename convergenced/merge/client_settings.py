@@ -8,6 +8,7 @@ the changes stays as it is; only a value of a short list of harmless ones is eve
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,12 @@ def apply_settings(local: bytes, changes: Sequence[SettingChange]) -> bytes:
     mark = BOM if local.startswith(BOM) else b""
     text = local.removeprefix(BOM).decode("utf-8")
     text = text if text.strip() else _FRESH
-    for change in changes:
-        text = _apply(text, change)
+    for (key, element), group in itertools.groupby(changes, lambda one: (one.key, one.element)):
+        if element:
+            text = _apply_elements(text, key, list(group))
+        else:
+            for change in group:
+                text = _apply_value(text, change)
     return mark + encode(text)
 
 
@@ -144,69 +149,66 @@ def _is_all_shared(key: Key, value: Json) -> bool:
     return not left_out and own_hooks(value)[0] == 0
 
 
-def _apply(text: str, change: SettingChange) -> str:
-    at = jsontext.first_value(text)
-    for depth, name in enumerate(change.key):
-        named = [item for item in jsontext.items(text, at) if item.key == name]
-        if not named:
-            return jsontext.append(text, at, _made(change, depth), name)
-        if depth == len(change.key) - 1:
-            break
-        at = named[-1].value
-        if text[at] != "{":
-            return _instead(text, named[-1], change, depth)
-    value = jsontext.value_at(text, named[-1].value)
-    if change.element and isinstance(value, list):
-        return _come_or_go(text, named[-1].value, value, change)
-    if change.element or spelling(_shared(change.key, value)) != spelling(change.before):
-        return _instead(text, named[-1], change, depth)
+def _apply_value(text: str, change: SettingChange) -> str:
+    at, depth, named = _find(text, change.key)
+    value = jsontext.value_at(text, named[-1].value) if named else None
+    if not named or depth < len(change.key) - 1:
+        if change.before is not ABSENT or change.after is ABSENT:
+            raise _unfit(change.key)
+        return _put(text, change.key, change.after)
+    if spelling(shared_part(value, change.key, [])) != spelling(change.before):
+        raise _unfit(change.key)
     if not _is_all_shared(change.key, value):
-        raise _unfit(change)
+        raise _unfit(change.key)
     if change.after is not ABSENT:
         return jsontext.replace(text, named[-1], change.after)
-    every = jsontext.items(text, at)
-    for index in reversed([i for i, item in enumerate(every) if item.key == name]):
-        text = jsontext.cut(text, at, index)  # an earlier one would count else
-    return text
+    every = jsontext.items(text, at)  # an earlier one of that name would count else
+    return jsontext.cut_all(text, at, [i for i, item in enumerate(every) if item.key == change.key[-1]])
 
 
-def _instead(text: str, item: jsontext.Item, change: SettingChange, depth: int) -> str:
-    """Puts what is added in the place of a value that is hollow."""
-    if not _is_hollow(change.key[: depth + 1], jsontext.value_at(text, item.value)):
-        raise _unfit(change)
-    return jsontext.replace(text, item, _made(change, depth))
+def _apply_elements(text: str, key: Key, changes: Sequence[SettingChange]) -> str:
+    _, depth, named = _find(text, key)
+    added = [change.after for change in changes if change.after is not ABSENT]
+    gone = {spelling(change.before) for change in changes if change.after is ABSENT}
+    there = bool(named) and depth == len(key) - 1 and text[named[-1].value] == "["
+    at = named[-1].value if there else 0
+    spelled = [spelling(one) for one in jsontext.value_at(text, at)] if there else []
+    if not gone <= set(spelled) or not {spelling(one) for one in added}.isdisjoint(spelled):
+        raise _unfit(key)
+    if not there:
+        return _put(text, key, added)
+    text = jsontext.cut_all(text, at, [index for index, one in enumerate(spelled) if one in gone])
+    return jsontext.extend(text, at, added)
 
 
-def _come_or_go(text: str, at: int, elements: list[Json], change: SettingChange) -> str:
-    spelled = [spelling(one) for one in elements]
-    if change.after is not ABSENT:
-        if spelling(change.after) in spelled:
-            raise _unfit(change)
-        return jsontext.append(text, at, change.after)
-    found = [index for index, one in enumerate(spelled) if one == spelling(change.before)]
-    if not found:
-        raise _unfit(change)
-    for index in reversed(found):
-        text = jsontext.cut(text, at, index)
-    return text
+def _find(text: str, key: Key) -> tuple[int, int, list[jsontext.Item]]:
+    """The object that holds the key's last name, or the innermost there is on the way to it.
+
+    Where it begins, which of the names is looked for in it, and the items that have that name.
+    """
+    at = jsontext.first_value(text)
+    for depth, name in enumerate(key):
+        named = [item for item in jsontext.items(text, at) if item.key == name]
+        if depth == len(key) - 1 or not named or text[named[-1].value] != "{":
+            break
+        at = named[-1].value
+    return at, depth, named
 
 
-def _made(change: SettingChange, depth: int) -> Json:
-    """What has to stand at the key's first `depth` + 1 names so that the value is in the file."""
-    if change.after is ABSENT or change.before is not ABSENT:
-        raise _unfit(change)
-    value: Json = [change.after] if change.element else change.after
-    for name in reversed(change.key[depth + 1 :]):
+def _put(text: str, key: Key, value: Json) -> str:
+    """Puts a value where there is none, or one that is hollow, with the objects around it."""
+    at, depth, named = _find(text, key)
+    for name in reversed(key[depth + 1 :]):
         value = {name: value}
-    return value
+    if not named:
+        return jsontext.append(text, at, value, key[depth])
+    if not _is_hollow(key[: depth + 1], jsontext.value_at(text, named[-1].value)):
+        raise _unfit(key)
+    return jsontext.replace(text, named[-1], value)
 
 
-def _shared(key: Key, value: Json) -> Json | Absent:
-    return shared_part(value, key, [])
-
-
-def _unfit(change: SettingChange) -> FileChangedError:
+def _unfit(key: Key) -> FileChangedError:
     return FileChangedError(
-        f"settings.json is not what it was when the change of {'.'.join(change.key)} was found",
+        f"settings.json is not what it was when the change of {'.'.join(key)} was found",
         "look at the changes again",
     )

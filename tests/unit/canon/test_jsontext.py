@@ -52,6 +52,29 @@ def test_cutting_undoes_appending(text: str, value: Any, key: str) -> None:
     assert jsontext.cut(grown, at, len(before)) == text
 
 
+@given(texts(), st.lists(PLAIN, max_size=4))
+def test_extending_is_appending_each(text: str, values: list[Any]) -> None:
+    at = jsontext.first_value(text)
+    assume(text[at] == "[")
+    one_by_one = text
+    for value in values:
+        one_by_one = jsontext.append(one_by_one, at, value)
+    extended = jsontext.extend(text, at, values)
+    assert extended == one_by_one
+    count = len(jsontext.items(text, at))
+    assert jsontext.cut_all(extended, at, range(count, count + len(values))) == text
+
+
+@given(texts(), st.sets(st.integers(0, 3)))
+def test_cutting_several_is_cutting_each(text: str, indexes: set[int]) -> None:
+    at = jsontext.first_value(text)
+    indexes &= set(range(len(jsontext.items(text, at))))
+    one_by_one = text
+    for index in sorted(indexes, reverse=True):
+        one_by_one = jsontext.cut(one_by_one, at, index)
+    assert jsontext.cut_all(text, at, indexes) == one_by_one
+
+
 @given(texts(), PLAIN, st.integers(0, 3))
 def test_replacing_touches_no_other_item(text: str, value: Any, index: int) -> None:
     at = jsontext.first_value(text)
