@@ -144,7 +144,7 @@ def _tag(texts: Sequence[str], salt: bytes) -> str:
     for attempt in count():
         digest = hashlib.sha256(b"frame %d\0" % attempt + salt)
         for text in texts:
-            digest.update(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())
+            digest.update(hashlib.sha256(text.encode("utf-8", "replace")).digest())
         mark = digest.hexdigest()[:16]
         if not any(mark in text for text in texts):
             return f"material-{mark}"

@@ -272,7 +272,7 @@ class _Work:
             self._ways.append(COPIED)
             return copied
         hidden = self._hide(document)
-        if self._model is None or not _is_askable(document):
+        if self._model is None or not _is_askable(hidden):
             merged = self._by_rule(document if document.path == SETTINGS else hidden, BY_RULE)
         else:
             merged = self._by_model(self._model, hidden) or self._by_rule(hidden, BY_RULE_AFTER_ALL)
@@ -359,7 +359,7 @@ class _Work:
 
     def _say(self, text: str) -> str:
         """A text in one line that may be shown and logged."""
-        hidden = self._withholding.hide(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+        hidden = self._withholding.hide(text.encode("utf-8", "replace")).decode("utf-8", "replace")
         words = " ".join(self._withholding.for_people(hidden).split())
         return "".join(char for char in words if char.isprintable())[:MAX_SAID]
 

@@ -286,6 +286,15 @@ def test_the_final_line_end_stays() -> None:
     assert run(TWO, Scripted(MERGED.rstrip("\n"))).documents["CLAUDE.md"] == MERGED.encode()
 
 
+def test_half_characters_in_names_and_answers_do_no_harm() -> None:
+    model = Scripted(MERGED + "\ud800\n", [("Run make.", "this \ud800")], [("Use tabs.", "\udc80 that")])
+    result = run(task(version(DESK), version(LAPTOP, machine="\ud800top")), model)
+    assert result.marks == ("CLAUDE.md: UNVERIFIED: ? that", "CLAUDE.md: CONFLICT: this ?")
+    assert result.documents["CLAUDE.md"].decode().count("\n?\n") == 1
+    for question in model.asked:
+        question.text.encode()
+
+
 # -- secrets
 
 
