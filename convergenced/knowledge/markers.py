@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Trouble = Literal["no-key", "provider", "fetch-denied", "push-denied", "raced", "newer", "scopes"]
+Trouble = Literal["no-key", "provider", "fetch-denied", "push-denied", "raced", "newer", "scopes", "other"]
 """No key for the model; the model's provider refuses; the hub cannot be read; it takes no push; others kept
-pushing; the branch is of a newer version; some scopes failed, the others are done."""
+pushing; the branch is of a newer version; some scopes failed, the others are done; anything else."""
 
 MAX_TEXT = 400
 """Characters of one line, at most."""

@@ -103,3 +103,5 @@ def _explain(trouble: Trouble, remedies: Remedies) -> tuple[str, str]:
             return "the model could not be asked", ""
         case "scopes":
             return "not everything could be merged", ""
+        case "other":
+            return "the merge failed there", ""

@@ -361,6 +361,7 @@ def test_a_limit_that_lasts(github: GitHub) -> None:
         ("newer", "older version", "pip install"),
         ("provider", "the model could not be asked", "actions/runs/1000"),
         ("scopes", "not everything could be merged", "actions/runs/1000"),
+        ("other", "the merge failed there", "actions/runs/1000"),
     ],
 )
 def test_what_the_pipeline_says_went_wrong(github: GitHub, trouble: Trouble, summary: str, hint: str) -> None:
