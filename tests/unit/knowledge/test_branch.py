@@ -103,6 +103,14 @@ class TestCommitting:
 
         assert commit_knowledge(store, hostile, PERSON, TIME, "hostile") is None
 
+        def stubborn(known: Knowledge) -> Knowledge:
+            shared = {**known.machines[ANN].documents[GLOBAL], DocumentPath("x.sh"): store.write_blob(b"")}
+            ann = replace(known.machines[ANN], documents={GLOBAL: shared})
+            return replace(known, machines={**known.machines, ANN: ann})
+
+        assert commit_knowledge(store, stubborn, PERSON, TIME, "stubborn") is None
+        assert ref_of(store, KNOWLEDGE_REF) == tip
+
         def large(known: Knowledge) -> Knowledge:
             scope = project_scope(ProjectId("p"))
             ann = replace(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from convergenced.errors import NewerSchemaError
-from convergenced.merge import knowledge_files, knowledge_tree
+from convergenced.merge import knowledge_tree
 from convergenced.merge.contributions import with_rejection, with_synthesis
 from convergenced.merge.documents import Fields, Json
 from convergenced.merge.knowledge import (
@@ -470,7 +470,6 @@ class TestMalformedFiles:
         monkeypatch.setattr(knowledge_tree, "MAX_RECORDS", 10)
         tree = tree_of(store, {RECORDS: document(scopes={}, other="x")})
         assert list(reasons(store, tree)) == [RECORDS]
-        assert knowledge_files.MAX_RECORDS > 1 << 20
 
     def test_entries_of_the_log_that_are_none_are_left_out(self, store: MemoryStore) -> None:
         good: dict[str, Json] = {"at": 5, "machine": ANN, "scope": "global", "outcome": "later", "new": [1]}
@@ -501,6 +500,12 @@ def snapshot(machine: str, text: str) -> Change:
         return replace(known, machines={**known.machines, **fresh.machines})
 
     return change
+
+
+def renamed(name: str) -> Change:
+    return lambda _, known: replace(
+        known, machines={**known.machines, ANN: replace(known.machines[ANN], name=name)}
+    )
 
 
 def synthesized(text: str, at: int) -> Change:
@@ -572,6 +577,13 @@ class TestMerging:
         theirs = self.go(store, ours, snapshot(ANN, third))
         for ancestor in (base, ours, None):
             assert self.said(store, self.merge(store, ours, theirs, ancestor)) == {ANN: third}
+
+    def test_the_newer_of_two_versions_is_told_by_nothing_else(self, store: MemoryStore) -> None:
+        base = self.go(store, Knowledge(), snapshot(ANN, "a1"), *map(renamed, "abcdefg"))
+        ours = self.go(store, base, renamed("z"))
+        assert ours.machines[ANN].revision == 9
+        theirs = self.go(store, ours, renamed("a"))
+        assert self.merge(store, ours, theirs, base).machines[ANN].name == "a"
 
     def test_a_machine_that_was_cloned_ends_as_one(self, store: MemoryStore) -> None:
         base = self.go(store, Knowledge(), snapshot(ANN, "a1"))
