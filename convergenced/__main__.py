@@ -21,11 +21,14 @@ from convergenced.control.keeper import StoreKeeper
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers, aside
 from convergenced.errors import ConvergenceError
+from convergenced.knowledge.librarian import Librarian
+from convergenced.knowledge.library import Library
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
+from convergenced.machine.decisions import Decisions
 from convergenced.machine.desktop import show_on_desktop
-from convergenced.machine.locations import Locations
+from convergenced.machine.locations import ClaudeLocations, Locations
 from convergenced.machine.memory import use_one_arena
 from convergenced.machine.notify import Notifier
 from convergenced.machine.settings_schema import PeerSettings
@@ -119,7 +122,14 @@ def _run(once: bool) -> int:
             idle_turn=min(IDLE_TURN, (notifier.watchdog_interval or IDLE_TURN) / 2),
         )
         engine = Engine(surroundings, settings)
-        supervisor = Supervisor(engine, parts, locations, notifier, parts.clock, configured)
+        library = Library(
+            parts,
+            ClaudeLocations.from_environment(os.environ, home).config_dir,
+            Decisions(LocalPath(os.path.join(locations.state_dir, "knowledge.json"))),
+            os.environ,
+        )
+        librarian = engine.attach("knowledge", lambda desk, rounds: Librarian(desk, rounds, library))
+        supervisor = Supervisor(engine, parts, locations, notifier, parts.clock, configured, librarian)
         if once:
             return one_pass(engine, parts.clock)
         if wrong is not None:

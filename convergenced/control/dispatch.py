@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast, get_args
 
 from convergenced.canon.secrets import is_fingerprint
@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 MAX_MISSING = 200
 """Lines about what is missing in one answer, at most."""
 
-_Method = Callable[[dict[str, Json], Reply], None]
+Method = Callable[[dict[str, Json], Reply], None]
+"""What answers one kind of request, in the control thread."""
 
 
 class Dispatcher:
@@ -53,7 +54,8 @@ class Dispatcher:
 
     `reload` reads the configuration again and applies it, `add_peer` and `remove_peer` change the peers in
     it, `exclude` what `projects.exclude` has (added, removed); all raise `ConfigError` and then change
-    nothing. `shutdown` begins an orderly end.
+    nothing. `shutdown` begins an orderly end. `beside` are the methods of parts that work beside the
+    projects.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Dispatcher:
         exclude: Callable[[Sequence[str], Sequence[str]], None],
         doctor: Doctor,
         shutdown: Callable[[], None],
+        beside: Mapping[str, Method] | None = None,
     ) -> None:
         self._engine = engine
         self._parts = parts
@@ -76,7 +79,7 @@ class Dispatcher:
         self._exclude = exclude
         self._doctor = doctor
         self._shutdown = shutdown
-        self._methods: dict[str, _Method] = {
+        self._methods: dict[str, Method] = {
             "ping": self._ping,
             "status": self._status,
             "projects": self._projects,
@@ -100,6 +103,7 @@ class Dispatcher:
             "doctor": self._examine,
             "reload": self._reload_config,
             "shutdown": self._stop,
+            **(beside or {}),
         }
 
     def handle(self, request: Request, reply: Reply) -> None:
@@ -110,7 +114,7 @@ class Dispatcher:
             return
         self._engine.post(lambda: self._answer(method, request, reply))
 
-    def _answer(self, method: _Method, request: Request, reply: Reply) -> None:
+    def _answer(self, method: Method, request: Request, reply: Reply) -> None:
         try:
             method(request.params, reply)
         except ParamsError as error:

@@ -18,8 +18,10 @@ from types import FrameType
 from convergenced.control.configured import Configured
 from convergenced.control.dispatch import Dispatcher
 from convergenced.control.doctor import Doctor
+from convergenced.control.knowledge import KnowledgeMethods
 from convergenced.control.server import ControlServer
 from convergenced.errors import ConfigError, ConvergenceError
+from convergenced.knowledge.librarian import Librarian
 from convergenced.machine.durable import make_private_folders, write_durably
 from convergenced.machine.locations import Locations, make_socket_folder
 from convergenced.machine.notify import Notifier
@@ -72,6 +74,7 @@ class Supervisor:
     notifier: Notifier
     clock: Clock
     configured: Configured
+    librarian: Librarian
 
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT or a request to shut down."""
@@ -85,6 +88,7 @@ class Supervisor:
             exclude=self._change_exclusions,
             doctor=Doctor(self.parts, self.locations, os.environ),
             shutdown=self.engine.stop,
+            beside=KnowledgeMethods(self.engine, self.librarian).methods,
         )
         server = ControlServer(self.locations.socket, dispatcher.handle)
         server.start()

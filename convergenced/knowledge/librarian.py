@@ -1,0 +1,388 @@
+"""The librarian: decides when documents are looked at, synthesized and applied, and tells what came of it.
+
+A companion of the engine (`sync/companion`). What takes time is done by `library` in lanes of its own. A
+look commits what changed here and writes what may be written; a synthesis makes one document of what all
+machines have. Promises: nothing happens while shared knowledge is off or all is paused; trouble with it
+troubles no project; a model is asked only when inputs have come to rest, by one machine where that can be
+arranged, and never again for what was rejected.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from convergenced.errors import ConvergenceError
+from convergenced.knowledge.branch import KNOWLEDGE_REF, advance_knowledge
+from convergenced.knowledge.library import Library
+from convergenced.knowledge.look import KIND, Look, Wish
+from convergenced.knowledge.synthesis import ScopeResult
+from convergenced.merge.knowledge import Scope
+from convergenced.model import LocalPath, Oid
+from convergenced.ports import Store
+from convergenced.sync.board import ALL, Attention, Missing
+from convergenced.sync.desk import Desk, in_words
+from convergenced.sync.plan import retry_delay
+from convergenced.sync.rounds import Rounds
+from convergenced.sync.side_branches import SideReport
+from convergenced.wording import plural
+
+log = logging.getLogger(__name__)
+
+LANE = "knowledge"
+SYNTHESIS_LANE = "knowledge-synthesis"
+
+EVERY = 20.0
+"""Seconds between two looks where no hint came: they cost a `stat` for each document."""
+HELD_POLL = 10.0
+"""Seconds between two looks whether Claude Code still runs, while something waits for its end."""
+SETTLE = 20.0
+"""Seconds for which nothing may have changed before a model is asked."""
+SPREAD = 40.0
+"""Seconds over which machines spread that would all ask: who comes later finds it done."""
+LATER = 600.0
+"""Seconds, at least, after which a synthesis that failed is tried again by itself."""
+
+
+class KnowledgeBranch:
+    """The branch as rounds with peers see it."""
+
+    ref = KNOWLEDGE_REF
+
+    def advance(self, store: Store, commit: Oid) -> Oid:
+        """Takes in a peer's (see `SideBranch`)."""
+        return advance_knowledge(store, commit)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Why a part of it does not work, and since when (wall clock)."""
+
+    text: str
+    hint: str
+    since: float
+
+
+class Librarian:
+    """Owns the times. Everything belongs to the control thread."""
+
+    def __init__(self, desk: Desk, rounds: Rounds, library: Library) -> None:
+        self._desk = desk
+        self._rounds = rounds
+        self.library = library
+        self.last: Look | None = None
+        """What the newest look found."""
+        self.trouble: dict[str, _Trouble] = {}
+        """By what does not work: `look` or `synthesis`."""
+        self.peers: dict[str, tuple[float, SideReport]] = {}
+        """What the newest round with each peer did about the branch, and when that was (monotonic)."""
+        self.synthesizing: str | None = None
+        """How far a synthesis under way is, in words."""
+        self._stop = threading.Event()
+        self._looked_at = -1.0
+        self._busy = False
+        self._asked: float | None = 0.0
+        self._first_change: float | None = None
+        self._last_change: float | None = None
+        self._poll_at = 0.0
+        self._held_at: float | None = None
+        self._failures = {"look": 0, "synthesis": 0}
+        self._synthesis_at: float | None = None
+        self._awaited: tuple[Scope, ...] = ()
+        """The scopes for which `_synthesis_at` stands."""
+        self._wishes: list[_Wished] = []
+        rounds.on_sides = self._exchanged
+        self.settings_changed()
+
+    # -- companion
+
+    @property
+    def is_on(self) -> bool:
+        """Whether knowledge is shared."""
+        return self._desk.settings.knowledge.enabled
+
+    @property
+    def due(self) -> float | None:
+        """When there is something to start."""
+        if not self._may_work():
+            return None
+        times = [self._synthesis_at, None if self._busy else self._look_due()]
+        return min((at for at in times if at is not None), default=None)
+
+    def _may_work(self) -> bool:
+        board = self._desk.board
+        stopped = board.halted is not None or ALL in board.pauses or board.surveyed_at < 0
+        return self.is_on and not stopped and not self._stop.is_set()
+
+    def _look_due(self) -> float:
+        pace = self._desk.pace
+        times = [self._poll_at]
+        if self._first_change is not None and self._last_change is not None:
+            times.append(min(self._last_change + pace.quiet, self._first_change + pace.max_wait))
+        if self._asked is not None:
+            times.append(self._asked)
+        if self._held_at is not None:
+            times.append(self._held_at + HELD_POLL)
+        return min(times)
+
+    def start_due(self) -> None:
+        """Starts what is due."""
+        if not self._may_work():
+            return
+        now = self._desk.clock.monotonic()
+        if not self._busy and now >= self._look_due():
+            self._look()
+        if self._synthesis_at is not None and now >= self._synthesis_at and self.synthesizing is None:
+            self._synthesis_at = None
+            self._synthesize()
+
+    def look(self) -> None:
+        """Has everything looked at now."""
+        self._asked = self._desk.clock.monotonic()
+
+    def settings_changed(self) -> None:
+        """Begins, ends, or goes on otherwise."""
+        self._rounds.sides = [KnowledgeBranch()] if self.is_on else []
+        self._failures["synthesis"] = 0
+        self.trouble.clear()
+        if self.is_on:
+            self._awaited = ()
+            self.look()
+            self._rounds.offer_sides()
+        else:
+            self.library.unwatch()
+            self.last, self._synthesis_at = None, None
+            self.peers.clear()
+
+    def close(self) -> None:
+        """Breaks off a synthesis and ends watching."""
+        self._stop.set()
+        self.library.unwatch()
+
+    # -- looking
+
+    def _look(self) -> None:
+        desk, started = self._desk, self._desk.clock.monotonic()
+        self._busy = True
+        self._poll_at = started + EVERY
+        self._asked = self._first_change = self._last_change = self._held_at = None
+        settings, replicas = desk.settings, [state.replica for state in desk.board.replicas.values()]
+        wishes, self._wishes = self._wishes, []
+        wish = Wish.united(one.wish for one in wishes)
+
+        def done(found: Look) -> None:
+            self._looked(found, started)
+            for one in wishes:
+                one.done(found)
+
+        def failed(error: Exception) -> None:
+            self._busy = False
+            self._failures["look"] += 1
+            self._poll_at = desk.clock.monotonic() + max(EVERY, retry_delay(self._failures["look"]))
+            self._note_trouble("look", error)
+            for one in wishes:
+                one.failed(error)
+
+        desk.submit(LANE, lambda: self.library.look(settings, replicas, wish), done, failed)
+
+    def _looked(self, found: Look, started: float) -> None:
+        desk, former = self._desk, self.last
+        self._busy, self._looked_at, self.last = False, started, found
+        self._failures["look"] = 0
+        self.trouble.pop("look", None)
+        if not self.is_on:
+            return
+        self.library.watch(lambda path: desk.post(lambda: self._changed(path)))
+        if found.documents:
+            desk.note("knowledge", None, f"shared {_some(found.documents)}")
+        for path in found.written:
+            desk.note("knowledge", None, f"wrote {path}")
+        known = set(former.refusals) if former is not None else set()
+        for refusal in found.refusals:
+            if refusal not in known:
+                desk.note("quarantine", None, f"{refusal.where} {refusal.reason}")
+        if found.held:
+            self._held_at = desk.clock.monotonic()
+            if former is None or not former.held:
+                desk.note("hold", None, f"{_some(found.held_names)} held: {found.held}")
+        if found.tip is not None and (former is None or former.tip != found.tip):
+            self._rounds.offer_sides()
+        self._plan_synthesis()
+
+    def _changed(self, _path: LocalPath) -> None:
+        now = self._desk.clock.monotonic()
+        self._last_change = now
+        if self._first_change is None:
+            self._first_change = now
+
+    def _exchanged(self, name: str, reports: Mapping[str, SideReport]) -> None:
+        report = reports.get(KNOWLEDGE_REF)
+        if report is None:
+            return
+        _, former = self.peers.get(name, (0.0, None))
+        self.peers[name] = self._desk.clock.monotonic(), report
+        if report.error is not None and (former is None or str(former.error) != str(report.error)):
+            self._desk.note("knowledge", None, f"{name}: {report.error.summary}")
+        if report.fetched:
+            self._desk.note("fetch", None, f"fetched knowledge from {name}")
+        if report.tip is not None and (self.last is None or report.tip != self.last.tip):
+            self.look()
+
+    # -- synthesis
+
+    def _plan_synthesis(self) -> None:
+        """Sets the time of the next synthesis by what the newest look found."""
+        due = self.last.due if self.last is not None else ()
+        if not due or not self.synthesizes_here:
+            self._synthesis_at, self._awaited = None, ()
+            return
+        if due == self._awaited and (self._synthesis_at is not None or self.synthesizing is not None):
+            return
+        now, wait = self._desk.clock.monotonic(), 0.0
+        if self._desk.settings.knowledge.provider != "none":
+            wait = SETTLE + SPREAD * self._desk.surroundings.chance()
+        if self._failures["synthesis"] and due == self._awaited:
+            wait = max(LATER, retry_delay(self._failures["synthesis"]))
+        self._synthesis_at, self._awaited = now + wait, due
+
+    @property
+    def synthesizes_here(self) -> bool:
+        """Whether this machine may."""
+        machine, chosen = self._desk.parts.machine, self._desk.settings.knowledge.synthesizer
+        return chosen in ("", machine.name, machine.id)
+
+    def synthesize(
+        self,
+        only: Sequence[Scope] | None,
+        *,
+        again: bool,
+        done: Callable[[list[ScopeResult]], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Synthesizes now what is due; with `again` also what was rejected as it stands."""
+        if self.synthesizing is not None:
+            failed(ConvergenceError("a synthesis is under way", "wait until it has ended, then ask again"))
+            return
+        self._synthesize(only, again=again, done=done, failed=failed)
+
+    def _synthesize(
+        self,
+        only: Sequence[Scope] | None = None,
+        *,
+        again: bool = False,
+        done: Callable[[list[ScopeResult]], None] = lambda results: None,
+        failed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        desk, settings = self._desk, self._desk.settings
+        self.synthesizing = "begins"
+
+        def tell(text: str) -> None:
+            desk.post(lambda: self._show(text))
+
+        def ended(results: list[ScopeResult]) -> None:
+            self.synthesizing = None
+            self._synthesized(results)
+            done(results)
+
+        def broke(error: Exception) -> None:
+            self.synthesizing = None
+            self._failures["synthesis"] += 1
+            self._note_trouble("synthesis", error)
+            self.look()
+            failed(error)
+
+        desk.submit(
+            SYNTHESIS_LANE,
+            lambda: self.library.synthesize(settings, only, again=again, stop=self._stop, tell=tell),
+            ended,
+            broke,
+        )
+
+    def _show(self, text: str) -> None:
+        if self.synthesizing is not None:
+            self.synthesizing = text
+
+    def _synthesized(self, results: Sequence[ScopeResult]) -> None:
+        desk = self._desk
+        problems = [result for result in results if result.outcome == "failed"]
+        if problems:
+            self._failures["synthesis"] += 1
+            first = problems[0]
+            self._note_trouble("synthesis", ConvergenceError(f"{first.scope}: {first.text}"))
+        else:
+            self._failures["synthesis"] = 0
+            self.trouble.pop("synthesis", None)
+        for result in results:
+            if result.outcome != "failed":
+                cost = f", ${result.usd:.2f}" if result.usd else ""
+                desk.note("knowledge", None, f"{result.scope} {result.outcome}: {result.text}{cost}")
+        self.look()
+        self._rounds.offer_sides()
+
+    def _note_trouble(self, part: str, error: Exception) -> None:
+        if not isinstance(error, (ConvergenceError, OSError)):
+            log.error("%s of knowledge failed", part, exc_info=error)
+        text, hint = in_words(error)
+        former = self.trouble.get(part)
+        if former is None or former.text != text:
+            self._desk.note("error", None, f"knowledge: {text}")
+        since = former.since if former is not None else self._desk.clock.now()
+        self.trouble[part] = _Trouble(text, hint, since)
+
+    # -- what people ask for
+
+    def wish(self, wish: Wish, done: Callable[[Look], None], failed: Callable[[Exception], None]) -> None:
+        """Has a look made that grants a wish; both answers come in the control thread."""
+        self._wishes.append(_Wished(wish, done, failed))
+        self.look()
+
+    def missing(self, since: float) -> list[Missing]:
+        """Why CLAUDE.md and settings are not in step (see `Companion`)."""
+        if not self.is_on or ALL in self._desk.board.pauses:
+            return []
+        look = self.last
+        if "look" in self.trouble:
+            return [Missing("", f"knowledge: {self.trouble['look'].text}", "person")]
+        if self._busy or self._first_change is not None or look is None or self._looked_at < since:
+            return [Missing("", "CLAUDE.md and settings are being looked at", "work")]
+        found = []
+        if look.held:
+            found.append(Missing("", f"{_some(look.held_names)} held: {look.held}", "held"))
+        if look.due and self.synthesizes_here and self._desk.settings.knowledge.provider == "none":
+            found.append(Missing("", "CLAUDE.md and settings are being merged", "work"))
+        for name, peer in self._desk.board.peers.items():
+            at, report = self.peers.get(name, (-1.0, None))
+            if peer.error is not None:
+                continue  # it is told of for every project, and without one by its own
+            if report is None or at < since or (report.tip != look.tip and report.error is None):
+                found.append(Missing("", f"knowledge is not exchanged with {name} yet", "work"))
+            elif report.error is not None:
+                found.append(Missing("", f"{name}: {report.error.summary}", "peer"))
+        return found
+
+    def attention(self) -> list[Attention]:
+        """What needs a person (see `Companion`)."""
+        if not self.is_on:
+            return []
+        found = [Attention(KIND, None, f"knowledge: {one.text}", one.hint) for one in self.trouble.values()]
+        for name, (_, report) in self.peers.items():
+            if report.error is not None and name in self._desk.board.peers:
+                found.append(Attention(KIND, None, report.error.summary, report.error.hint))
+        if self.last is not None:
+            found += self.last.attention()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Wished:
+    wish: Wish
+    done: Callable[[Look], None]
+    failed: Callable[[Exception], None]
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {plural(len(names) - 3, 'other')}"
