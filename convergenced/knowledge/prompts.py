@@ -28,7 +28,10 @@ but the document can come of your answer.
 Rules:
 - Keep everything that any version says, in its own wording, unless it was removed on purpose. What only one \
 machine wrote belongs in the document as much as what all have.
-- What is listed as removed on purpose is left out, unless another machine changed it since.
+- A version that was made from the shared one changed that on purpose: what it says in other words takes the \
+place of the former words, and what it lacks is removed, unless another version changed the same. What a \
+version lacks that was made from something else is not removed by that.
+- What is listed as removed on purpose is left out, unless another version changed it.
 - Where several versions say the same in other words, say it once, in the words that say the most.
 - Invent nothing: no fact, no advice, no example, no heading for what is not there, no summary, no remark \
 about the merge.

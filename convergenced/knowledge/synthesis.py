@@ -423,10 +423,14 @@ def _most(document: DocumentTask, model: Model) -> float:
 
 def _materials(document: DocumentTask) -> list[Material]:
     shared = [] if document.current is None else [Material("the shared version", document.current.decode())]
-    return shared + [
-        Material(f"the version of {one.machine}", one.data.decode(), removed_sections(one.base, one.data))
-        for one in document.versions
-    ]
+    return shared + [_material(one, document.current) for one in document.versions]
+
+
+def _material(version: Version, shared: bytes | None) -> Material:
+    what = f"the version of {version.machine}"
+    if shared is not None:
+        what += f" (made from {'the shared version' if version.base == shared else 'something else'})"
+    return Material(what, version.data.decode(), removed_sections(version.base, version.data))
 
 
 def _document_of(value: Mapping[str, Json], document: DocumentTask) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from convergenced.errors import ConvergenceError
+from convergenced.knowledge.keys import SERVICE, find_token, read_keyring
 from convergenced.knowledge.prices import BYTES_PER_TOKEN, price_of
 from convergenced.knowledge.provider import Answer, PartialAnswerError, ProviderError, Question, fits
 from convergenced.merge.documents import Json
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 
-SERVICE = "convergence"
+KEY, TOKEN = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
+"""Variables of which one opens the API; the first one counts where both are set."""
+
 ENTRY = "anthropic"
 """What the key is called in a keyring."""
 
@@ -39,7 +42,7 @@ MAX_WAIT = 60.0
 """Seconds that the API may ask to wait before the next try."""
 
 KEY_HINT = (
-    "set ANTHROPIC_API_KEY where the daemon runs, or keep the key in the keyring: "
+    f"set {KEY} where the daemon runs, or keep the key in the keyring: "
     f"`python -m keyring set {SERVICE} {ENTRY}`"
 )
 CREDIT_HINT = "look at the plan and billing of this key's organization in the Claude Console"
@@ -195,22 +198,11 @@ def _sdk() -> Any:
 
 def _access(environ: Mapping[str, str]) -> _Access:
     """What opens the API, from the environment, else from the keyring. Raises `ProviderError`."""
-    key, token = (environ.get(name, "").strip() for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"))
-    trouble = ""
-    if not key and not token:
-        try:
-            import keyring  # noqa: PLC0415 (an optional extra)
-
-            key = (keyring.get_password(SERVICE, ENTRY) or "").strip()
-        except ImportError:
-            pass
-        except Exception as error:  # noqa: BLE001 (a keyring may be anybody's program)
-            trouble = f"; the keyring says {type(error).__name__}"
-    if not key and not token:
-        raise ProviderError(f"there is no key for the Messages API{trouble}", KEY_HINT)
-    if not (key + token).isascii() or not (key + token).isprintable():
-        raise ProviderError("the key for the Messages API holds characters that no key has", KEY_HINT)
-    return _Access(key, None) if key else _Access(None, token)
+    found = find_token((KEY, TOKEN), ENTRY, environ, read_keyring)
+    if not found:
+        raise ProviderError("there is no key for the Messages API", KEY_HINT)
+    is_token = not environ.get(KEY, "").strip() and bool(environ.get(TOKEN, "").strip())
+    return _Access(None, found) if is_token else _Access(found, None)
 
 
 def _bounded_wait(request: Any, call_next: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from convergenced.errors import UsageError
+from convergenced.knowledge.keys import SERVICE, Keyring, find_token, read_keyring
 from convergenced.knowledge.provider import ProviderError
 from convergenced.knowledge.providers.github import RIGHTS as GITHUB_RIGHTS
 from convergenced.knowledge.providers.github import GitHubRunner, github_headers
@@ -26,14 +27,8 @@ from convergenced.urls import PeerUrl, UrlKind, classify_url
 
 Forge = Literal["github", "gitlab"]
 
-SERVICE = "convergence"
-"""Under which name the keyring has our tokens."""
-
 _ALIASES = {"ssh.github.com": "github.com", "altssh.gitlab.com": "gitlab.com"}
 """Hosts that only answer ssh, where port 22 is closed."""
-
-Keyring = Callable[[str, str], str | None]
-"""A secret by service and name; None where there is none."""
 
 
 class Runner(Protocol):
@@ -140,32 +135,6 @@ def api_base(forge: Forge, hub: Hosted) -> str:
     if forge == "gitlab":
         return f"{hub.site}/api/v4"
     return "https://api.github.com" if hub.host == "github.com" else f"{hub.site}/api/v3"
-
-
-def find_token(names: Sequence[str], account: str, environ: Mapping[str, str], keyring: Keyring) -> str:
-    """The first of these variables that is set, else what the keyring has; empty for none.
-
-    Raises `ProviderError` for what cannot stand in a header.
-    """
-    given = next((name for name in names if environ.get(name, "").strip()), None)
-    found = environ[given].strip() if given else (keyring(SERVICE, account) or "").strip()
-    if found and not (found.isascii() and found.isprintable() and " " not in found):
-        where = given or f"the keyring under {SERVICE} {account}"
-        raise ProviderError(f"the token in {where} holds characters that no token has", "set it anew")
-    return found
-
-
-def read_keyring(service: str, name: str) -> str | None:
-    """A secret of this machine's keyring; None also where there is no keyring at all."""
-    try:
-        import keyring  # noqa: PLC0415 (an optional package, and slow)
-        from keyring.errors import KeyringError  # noqa: PLC0415
-    except ImportError:
-        return None
-    try:
-        return keyring.get_password(service, name)
-    except (KeyringError, OSError, RuntimeError):
-        return None
 
 
 def _site(url: PeerUrl, host: str) -> str:

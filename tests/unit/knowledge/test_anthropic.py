@@ -247,7 +247,7 @@ def test_without_a_keyring_program_it_is_the_same(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_key_that_cannot_be_sent_is_not_shown() -> None:
-    with pytest.raises(ProviderError, match="characters that no key has") as caught:
+    with pytest.raises(ProviderError, match="characters that no token has") as caught:
         AnthropicModel("", NOBODY | {"ANTHROPIC_API_KEY": "se\u00e9cret\nkey"}).ask(QUESTION)
     assert "cret" not in str(caught.value)
 

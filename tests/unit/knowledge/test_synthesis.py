@@ -226,7 +226,18 @@ def test_sections_that_were_removed_on_purpose_are_named() -> None:
     model = Scripted()
     without = BASE.replace(b"## Style\nUse tabs.\n\n", b"") + b"\n## Own\nyes\n"
     run(task(version(without), version(LAPTOP, machine="laptop")), model)
-    assert 'holds="removed on purpose from: the version of desk"' in model.asked[0].text
+    asked = model.asked[0].text
+    assert 'holds="removed on purpose from: the version of desk (made from the shared version)"' in asked
+
+
+def test_it_is_said_which_version_was_made_from_the_shared_one() -> None:
+    model = Scripted()
+    run(task(version(DESK), version(LAPTOP, None, "laptop")), model)
+    assert 'holds="the version of desk (made from the shared version)"' in model.asked[0].text
+    assert 'holds="the version of laptop (made from something else)"' in model.asked[0].text
+    fresh = Scripted()
+    run(task(version(DESK, None), version(LAPTOP, None, "laptop"), current=None), fresh)
+    assert 'holds="the version of desk"' in fresh.asked[0].text
 
 
 @pytest.mark.parametrize(
