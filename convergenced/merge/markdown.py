@@ -8,6 +8,7 @@ changed them; where two say different things in one place both are kept, with a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +32,7 @@ BOM = b"\xef\xbb\xbf"
 DEEPEST = 6
 """The level of the lowest heading."""
 
+_LINE_END = re.compile(rb"\r++\n")
 _NOTHING = Document({}, ())
 
 _Groups = Mapping[tuple[Key, int], list[Key]]
@@ -72,7 +74,7 @@ def merge_markdown(current: bytes | None, versions: Sequence[Version]) -> Merged
     texts = {one.data for one in said}
     if len(texts) == 1 and (current is None or any(one.base == current for one in said)):
         return MergedDocument(said[0].data, ())
-    model = said[0].data if current is None else current
+    model = next(filter(None, (current, *(one.data for one in said))), b"")
     read = cache(_reader(model))
     statements = [
         _Statement(
@@ -107,7 +109,7 @@ def _reader(model: bytes) -> Callable[[bytes], Document]:
 
     def read(data: bytes) -> Document:
         text = data.removeprefix(BOM)
-        return parse(text if is_mixed else text.replace(b"\r\n", b"\n"))
+        return parse(text if is_mixed else _LINE_END.sub(b"\n", text).rstrip(b"\r"))
 
     return read
 
@@ -198,18 +200,16 @@ class _Merge:
             if merged is None:
                 merged = new
                 continue
-            merged = Section(
-                new.heading if base and base.heading == merged.heading else merged.heading,
-                self._body(key, one, base, merged.body, new.body),
-                _tail(base, merged, new),
-            )
+            heading = new.heading if base and base.heading == merged.heading else merged.heading
+            body = self._body(key, one, base, merged.body, new.body)
+            merged = Section(heading, body, _tail(base, merged, new, body))
         return merged
 
     def _body(self, key: Key, one: _Statement, base: Section | None, ours: Units, theirs: Units) -> Units:
         former = None if base is None else base.body
         if theirs in (ours, former):
             return ours
-        if ours == former or not ours:
+        if ours == former or (former is None and not ours):
             return theirs
         lines: list[bytes] = []
         for piece in merge_passages(former, ours, theirs):
@@ -233,13 +233,14 @@ class _Merge:
         yield self._mark(key, tuple(names), made)
 
     def _authors(self, key: Key, one: _Statement, lines: Sequence[bytes]) -> Iterator[str]:
-        """The machines before this one that have all these lines."""
-        texts = set(filter(is_text, lines))
+        """The machines before this one that wrote some of these lines."""
+        former = one.base.sections.get(key)
+        texts = set(filter(is_text, lines)).difference(former.body if former else ())
         for other in self.statements:
             section = other.data.sections.get(key)
             if other is one:
                 return
-            if section is not None and texts.issubset(section.body):
+            if section is not None and not texts.isdisjoint(section.body):
                 yield other.machine
 
     def _mark(self, key: Key, names: tuple[str, ...], replaced: Sequence[bytes]) -> bytes:
@@ -274,14 +275,20 @@ def _is_conflict(line: bytes) -> bool:
     return is_mark(line) and b"CONFLICT" in line[:16]
 
 
-def _tail(base: Section | None, ours: Section, theirs: Section) -> Units | None:
-    is_ours_untouched = base is not None and ours.tail == base.tail and theirs.tail is not None
-    return theirs.tail if ours.tail is None or is_ours_untouched or not ours.body else ours.tail
+def _tail(base: Section | None, ours: Section, theirs: Section, body: Units) -> Units | None:
+    """The blank lines behind a section that became `body`."""
+    if not body and not ours.heading:
+        return ours.tail if not ours.body else ()
+    if not theirs.body and not theirs.heading:
+        return ours.tail
+    is_untouched = base is not None and ours.tail == base.tail and theirs.tail is not None
+    is_first = not ours.body and not ours.heading
+    return theirs.tail if is_untouched or is_first or ours.tail is None else ours.tail
 
 
 def _without_headings(units: Sequence[bytes]) -> Iterator[bytes]:
     """The units, with what would make a heading of a line that was none kept apart from it."""
-    lines = [b"", *b"\n".join(units).split(b"\n")]
+    lines = b"\n".join([b"", *units]).split(b"\n")
     for block in find_blocks(lines):
         if block.kind == "heading":
             yield from (lines[block.start], b"", *lines[block.start + 1 : block.end], b"")

@@ -215,8 +215,10 @@ def _items(units: Units) -> Iterator[list[bytes]]:
 
 def _has_rivals(ours: Units, theirs: Units) -> bool:
     """Whether a line of one and a line of the other say different things of the same, as it seems."""
-    ones = [unit for unit in ours if unit not in theirs and _may_rival(unit)]
-    others = [unit for unit in theirs if unit not in ours and _may_rival(unit)]
+    known = frozenset(ours) & frozenset(theirs)
+    ones, others = (
+        [unit for unit in side if unit not in known and _may_rival(unit)] for side in (ours, theirs)
+    )
     if not 0 < len(ones) * len(others) <= RIVALS_LIMIT:
         return False
     read = [(_label(unit), _words(unit)) for unit in others]
