@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pygit2
 
+from convergenced.machine.repositories import open_repository
 from convergenced.model import Checkout, LocalPath
 
 MAX_COMMITS = 200_000
@@ -45,11 +46,8 @@ class GitCheckouts:
         """The checkout that `path` lies in; None where there is none or it cannot be read."""
         real = os.path.realpath(path)
         try:
-            found = pygit2.discover_repository(real, False, self._home)
-            if found is None:
-                return None
-            repository = pygit2.Repository(found)
-            if repository.is_bare or not repository.workdir:
+            repository = open_repository(real, self._home)
+            if repository is None or repository.is_bare or not repository.workdir:
                 return None
             root = os.path.realpath(repository.workdir)
             if root == self._home != real:

@@ -10,6 +10,7 @@ import os
 
 import pygit2
 
+from convergenced.machine.repositories import open_repository
 from convergenced.model import LocalPath
 
 
@@ -21,11 +22,8 @@ def is_tracked(path: LocalPath) -> bool:
     folder, name = os.path.split(path)
     real = os.path.realpath(folder)
     try:
-        found = pygit2.discover_repository(real)
-        if found is None:
-            return False
-        repository = pygit2.Repository(found)
-        if repository.is_bare or not repository.workdir:
+        repository = open_repository(_nearest(real))
+        if repository is None or repository.is_bare or not repository.workdir:
             return False
         within = os.path.relpath(os.path.join(real, name), os.path.realpath(repository.workdir))
     except (pygit2.GitError, OSError, KeyError, ValueError):
@@ -36,3 +34,10 @@ def is_tracked(path: LocalPath) -> bool:
         return within in repository.index
     except (pygit2.GitError, OSError, KeyError, ValueError):
         return True
+
+
+def _nearest(folder: str) -> str:
+    """The folder, or the one above it that is there: what git carries may have been deleted."""
+    while not os.path.isdir(folder) and folder != os.sep:
+        folder = os.path.dirname(folder)
+    return folder

@@ -59,6 +59,8 @@ def test_what_was_removed_from_the_index_is_not(repository: Path) -> None:
 def test_a_deleted_file_is_carried_still(repository: Path) -> None:
     (repository / "CLAUDE.md").unlink()
     assert tracked(repository / "CLAUDE.md")
+    shutil.rmtree(repository / ".claude")
+    assert tracked(repository / ".claude" / "CLAUDE.md")
 
 
 def test_without_a_repository_nothing_is(tmp_path: Path) -> None:
