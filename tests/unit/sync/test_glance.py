@@ -193,5 +193,6 @@ def test_a_folder_that_vanished_unnoticed_is_not_made_again_for_what_arrives(
 def test_a_pass_that_finds_nothing_new_compiles_nothing(ann: FakeMachine) -> None:
     whole(ann)
     rewrite._forms.cache_clear()
+    rewrite._text.cache_clear()
     assert whole(ann).ingest.commit is None
-    assert rewrite._forms.cache_info().misses == 0
+    assert rewrite._forms.cache_info().misses == rewrite._text.cache_info().misses == 0
