@@ -100,17 +100,20 @@ class Snapshots:
         policy = self._parts.screen.policy
         allowed = frozenset(self._parts.state.allowed()) if policy != "off" else frozenset[str]()
         screened = _Screened(policy, allowed)
-        seen = {(place.scope, place.path): self._look(files, place, screened) for place in places}
+        fresh: dict[Key, LocalDocument] = {}
+        seen = {(place.scope, place.path): self._look(files, place, screened, fresh) for place in places}
         is_changed = seen != self._seen
         self._seen = seen
         tip = ref_of(self._parts.store, KNOWLEDGE_REF)
         if not is_changed and self._settled == (screened, tip):
             return replace(self._report, commit=None, documents=(), gone=())
-        self._report = _Folder(self._parts, files, places, seen, screened).commit()
+        self._report = _Folder(self._parts, files, places, seen, screened, fresh).commit()
         self._settled = (screened, self._report.commit or tip)
         return self._report
 
-    def _look(self, files: Files, place: Place, screened: _Screened) -> _Seen:
+    def _look(
+        self, files: Files, place: Place, screened: _Screened, fresh: dict[Key, LocalDocument]
+    ) -> _Seen:
         """What stands there, read only where it may have changed."""
         known = self._seen.get((place.scope, place.path))
         form = place.rewriter.form + screened.policy.encode()
@@ -126,6 +129,7 @@ class Snapshots:
             return _Seen(None, form, refusal=refusal, is_sure=False)
         if local is None:
             return _Seen(None, form)
+        fresh[place.scope, place.path] = local
         secrets: tuple[Secret, ...] = ()
         if screened.policy != "off":
             secrets = tuple(find_secrets(local.shared, salt_of(self._parts.machine.id)))
@@ -170,13 +174,14 @@ class _Folder:
         places: Sequence[Place],
         seen: Mapping[Key, _Seen],
         screened: _Screened,
+        fresh: Mapping[Key, LocalDocument],
     ) -> None:
         self._parts = parts
         self._places = places
         self._files = files
         self._seen = seen
         self._screened = screened
-        self._read: dict[Key, LocalDocument | None] = {}
+        self._read: dict[Key, LocalDocument | None] = {**fresh}
 
     def commit(self) -> SnapshotReport:
         parts = self._parts

@@ -43,7 +43,7 @@ class KnowingMachine:
         self.screen = Screen()
         self.tracked_files = False
         self.machine = Machine(
-            id=MachineId(f"id-of-{top.name}"),
+            id=MachineId(f"{top.name}-00000001"),
             name=top.name,
             os="linux",
             home=LocalPath(str(self.home)),

@@ -40,6 +40,7 @@ told = {{
     "folder": os.getcwd(),
     "mode": os.stat("..").st_mode,
     "listed": os.listdir("."),
+    "settings": open("../settings.json").read() if os.path.exists("../settings.json") else None,
     "pid": os.getpid(),
 }}
 json.dump(told, open({told!r}, "w"))
@@ -170,6 +171,7 @@ def test_it_gets_the_users_login_and_nothing_of_a_session(client: StandIn) -> No
         "CLAUDE_CODE_ENTRYPOINT": "cli",
         "CLAUDE_CODE_FORCE_SESSION_PERSISTENCE": "1",
         "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR": "7",
+        "CLAUDE_CODE_USE_CCR_V2": "1",
         "CLAUDE_PROJECT_DIR": "/theirs",
         "AI_AGENT": "theirs",
     }
@@ -177,7 +179,22 @@ def test_it_gets_the_users_login_and_nothing_of_a_session(client: StandIn) -> No
     environ = client.told["environ"]
     assert {name: environ.get(name) for name in kept} == kept
     assert not dropped.keys() & environ.keys()
+    assert "--settings" not in client.told["words"]
     assert environ["HOME"] == str(client.home)
+
+
+def test_a_login_in_the_users_settings_is_passed_on_in_a_file(client: StandIn) -> None:
+    settings = {"apiKeyHelper": "echo key-of-mine", "env": {"AWS_PROFILE": "work"}, "hooks": {"Stop": []}}
+    put(client.home / ".claude" / "settings.json", json.dumps(settings))
+    client.model().ask(question())
+    told = client.told
+    assert "key-of-mine" not in json.dumps([told["words"], told["environ"]])
+    assert Path(told["words"][told["words"].index("--settings") + 1]).parent == Path(told["folder"]).parent
+    assert json.loads(told["settings"]) == {
+        "apiKeyHelper": "echo key-of-mine",
+        "env": {"AWS_PROFILE": "work"},
+    }
+    assert os.listdir(tempfile.gettempdir()) == []
 
 
 @pytest.mark.parametrize(
