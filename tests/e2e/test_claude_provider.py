@@ -107,7 +107,12 @@ def home(tmp_path: Path, client: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
     events = ("SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd")
     hooks = {event: [{"hooks": [touch(event)]}] for event in events}
-    put("ann/.claude/settings.json", json.dumps({"hooks": hooks, "statusLine": touch("statusLine")}))
+    settings = {
+        "hooks": hooks,
+        "statusLine": touch("statusLine"),
+        "env": {"ANTHROPIC_MODEL": "claude-opus-5", "CLAUDE_CODE_FORCE_SESSION_PERSISTENCE": "1"},
+    }
+    put("ann/.claude/settings.json", json.dumps(settings))
     server = {"type": "stdio", "command": "touch", "args": [f"{home.trap}/server"]}
     put("ann/.claude.json", json.dumps({"mcpServers": {"one": server}, "hasCompletedOnboarding": True}))
     put("ann/.claude/CLAUDE.md", f"{TELLTALE}of-the-user\n")
@@ -217,6 +222,17 @@ def test_whoever_is_not_logged_in_is_told_to(home: Home) -> None:
             home.model(environ).ask(merge(home))
         assert api.requests == []
     assert "run `claude` once and log in" in caught.value.hint
+
+
+def test_a_login_through_the_users_own_program_is_used(home: Home) -> None:
+    path = home.path / ".claude" / "settings.json"
+    settings = {**json.loads(path.read_text()), "apiKeyHelper": "echo key-of-a-helper"}
+    path.write_text(json.dumps(settings))
+    with MessagesApi(merging("# Rules\n")) as api:
+        environ = {name: value for name, value in api.environ.items() if name != "ANTHROPIC_API_KEY"}
+        home.model(environ).ask(merge(home))
+        assert [asked.key for asked in api.requests] == ["key-of-a-helper"]
+    assert list(home.trap.iterdir()) == []
 
 
 ONE = "# Style\n- Tabs.\n\n# Tests\n- Run pytest.\n\n# Deploy\n- On Fridays.\n"

@@ -13,7 +13,6 @@ import glob
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 
 from convergenced.knowledge.prices import BYTES_PER_TOKEN, price_of
 from convergenced.knowledge.provider import Answer, PartialAnswerError, ProviderError, Question, fits
+from convergenced.knowledge.providers.claude_login import home_of, locations, login_environ, login_settings
 from convergenced.merge.documents import Json
 from convergenced.model import LocalPath
 from convergenced.store.program import Limits, Outcome, Programs
@@ -68,14 +68,6 @@ _SETTINGS = {
 
 _SHARED_PLACES = ("/usr/local/bin", "/opt/homebrew/bin")
 
-_OF_A_LOGIN = re.compile(
-    r"CLAUDE_CONFIG_DIR"
-    r"|CLAUDE_CODE_(OAUTH_(TOKEN|REFRESH_TOKEN|SCOPES)|CLIENT_(CERT|KEY|KEY_PASSPHRASE)|CERT_STORE"
-    r"|USE_\w+|SKIP_\w+_AUTH|PROXY_\w+|API_KEY_HELPER_TTL_MS)"
-)
-"""Variables of Claude Code that say who the user is and how the API is reached. The others speak of the
-session that we were started in, or change what a session does (one has it kept after all)."""
-_FOREIGN = re.compile(r"CLAUDE|AI_AGENT$")
 _SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 
 
@@ -120,24 +112,30 @@ class ClaudeModel:
             *("--json-schema", json.dumps(question.schema)),
             *("--max-budget-usd", f"{self.estimate(question):.4f}"),
         ]
-        with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as top:
-            work, scratch = os.path.join(top, "work"), os.path.join(top, "tmp")
-            os.mkdir(work, 0o700)
-            os.mkdir(scratch, 0o700)
-            environ = {
-                **_passed_on(self._environ, client),
-                **_SETTINGS,
-                "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(question.max_tokens),
-                "CLAUDE_CODE_TMPDIR": scratch,
-                "PWD": work,
-            }
-            limits = Limits(TIMEOUT, TIMEOUT)
-            try:
-                return self._programs.run(words, environ=environ, limits=limits, given=text, folder=work)
-            except OSError as error:
-                raise ProviderError(
-                    f"Claude Code at {client} cannot be started: {error.strerror}", OTHER_HINT
-                ) from None
+        try:
+            with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as top:
+                work, scratch = os.path.join(top, "work"), os.path.join(top, "tmp")
+                os.mkdir(work, 0o700)
+                os.mkdir(scratch, 0o700)
+                environ = {
+                    **login_environ(self._environ),
+                    **_SETTINGS,
+                    "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(question.max_tokens),
+                    "CLAUDE_CODE_TMPDIR": scratch,
+                    "PATH": _path(self._environ, client),
+                    "PWD": work,
+                }
+                return self._programs.run(
+                    [*words, *_login_options(login_settings(self._environ), top)],
+                    environ=environ,
+                    limits=Limits(TIMEOUT, TIMEOUT),
+                    given=text,
+                    folder=work,
+                )
+        except OSError as error:
+            raise ProviderError(
+                f"Claude Code at {client} cannot be started: {error.strerror}", OTHER_HINT
+            ) from None
 
     def _result(self, client: LocalPath, outcome: Outcome) -> Mapping[str, Any]:
         """What the client says came of it, if it got so far."""
@@ -220,10 +218,9 @@ def find_client(environ: Mapping[str, str]) -> LocalPath | None:
 
 
 def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
-    home = environ.get("HOME") or os.path.expanduser("~")
-    config = environ.get("CLAUDE_CONFIG_DIR") or os.path.join(home, ".claude")
+    home = home_of(environ)
     yield os.path.join(home, ".local", "bin", "claude")
-    yield os.path.join(config, "local", "claude")
+    yield os.path.join(locations(environ).config_dir, "local", "claude")
     for folder in _SHARED_PLACES:
         yield os.path.join(folder, "claude")
     for folder in (".npm-global/bin", ".bun/bin", ".volta/bin"):
@@ -232,16 +229,21 @@ def _usual_places(environ: Mapping[str, str]) -> Iterator[str]:
     yield from sorted(installed, key=os.path.getmtime, reverse=True)
 
 
-def _passed_on(environ: Mapping[str, str], client: LocalPath) -> dict[str, str]:
-    """The environment as the user's login needs it, without what speaks of another session."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not _FOREIGN.match(name) or _OF_A_LOGIN.fullmatch(name)
-    }
-    beside = os.path.dirname(client)  # a script needs the node that it was installed with
+def _login_options(settings: Mapping[str, Json], folder: str) -> tuple[str, ...]:
+    """What gives the client these settings: a file, since a key may be among them."""
+    if not settings:
+        return ()
+    path = os.path.join(folder, "settings.json")
+    with open(path, "x", encoding="utf-8") as file:
+        json.dump(settings, file)
+    return ("--settings", path)
+
+
+def _path(environ: Mapping[str, str], client: LocalPath) -> str:
+    """The PATH, with the client's folder: a script needs the node that it was installed with."""
+    beside = os.path.dirname(client)
     folders = environ.get("PATH", os.defpath).split(os.pathsep)
-    return {**kept, "PATH": os.pathsep.join(folders if beside in folders else [*folders, beside])}
+    return os.pathsep.join(folders if beside in folders else [*folders, beside])
 
 
 class _Sheltered:
