@@ -23,9 +23,9 @@ from convergenced.errors import (
     UsageError,
 )
 from convergenced.knowledge.branch import KNOWLEDGE_REF, advance_knowledge, commit_knowledge, knowledge_at
+from convergenced.knowledge.keys import SERVICE, read_keyring
 from convergenced.knowledge.markers import Trouble, done, failed, harmless
 from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.providers.ci import SERVICE, read_keyring
 from convergenced.knowledge.synthesis import ScopeResult, ScopeTask, estimate, gather, record, synthesize
 from convergenced.knowledge.worker import open_model
 from convergenced.machine.clock import SystemClock
