@@ -22,11 +22,10 @@ from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers, aside
 from convergenced.errors import ConvergenceError
 from convergenced.knowledge.librarian import Librarian
-from convergenced.knowledge.library import Library
+from convergenced.knowledge.library import Library, open_decisions
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
-from convergenced.machine.decisions import Decisions
 from convergenced.machine.desktop import show_on_desktop
 from convergenced.machine.locations import ClaudeLocations, Locations
 from convergenced.machine.memory import use_one_arena
@@ -125,7 +124,7 @@ def _run(once: bool) -> int:
         library = Library(
             parts,
             ClaudeLocations.from_environment(os.environ, home).config_dir,
-            Decisions(LocalPath(os.path.join(locations.state_dir, "knowledge.json"))),
+            open_decisions(locations.state_dir),
             os.environ,
         )
         librarian = engine.attach("knowledge", lambda desk, rounds: Librarian(desk, rounds, library))

@@ -6,31 +6,30 @@ lane; what changes something is a wish for the librarian's next look, or a synth
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import cast
 
 from convergenced.control import knowledge_answers as answers
 from convergenced.control.knowledge_view import (
+    Only,
     format_changes,
     format_planned,
     format_result,
     format_status,
     is_meant,
+    meant_in,
     waiting_of,
 )
-from convergenced.control.params import fail, number_in, text_in, texts_in, truth_in
+from convergenced.control.params import fail, number_in, texts_in, truth_in
 from convergenced.control.protocol import Json
 from convergenced.control.server import Reply
 from convergenced.errors import ConvergenceError, HeldError, TimedOutError, UsageError
 from convergenced.knowledge.librarian import LANE, Librarian
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.synthesis import ScopeResult
-from convergenced.merge.knowledge import GLOBAL, Scope, project_scope
-from convergenced.model import ProjectId
+from convergenced.merge.knowledge import Knowledge
 from convergenced.sync.board import ALL
 from convergenced.sync.engine import Engine
-from convergenced.sync.replica import Machine
 
 PUSH_PATIENCE = 60.0
 """Seconds within which the peers are to have what was pushed; after that it goes on by itself."""
@@ -98,7 +97,7 @@ class KnowledgeMethods:
 
         self._librarian.wish(Wish(), looked, lambda error: fail(reply, error))
 
-    def _when_exchanged(self, found: Look, only: frozenset[Scope] | None, since: float, reply: Reply) -> None:
+    def _when_exchanged(self, found: Look, only: Only, since: float, reply: Reply) -> None:
         """Answers once every peer that can be reached was visited."""
         board, deadline = self._engine.board, since + PUSH_PATIENCE
 
@@ -209,28 +208,12 @@ class KnowledgeMethods:
 
     # -- what is meant
 
-    def _meant(self, params: dict[str, Json]) -> frozenset[Scope] | None:
+    def _meant(self, params: dict[str, Json]) -> Only:
         """The scopes that a request is about; None for all. Raises `UsageError`."""
-        if truth_in(params, "global_only"):
-            return frozenset({GLOBAL})
-        project = text_in(params, "project", None)
-        if project is None:
-            return None
-        place = os.path.realpath(os.path.join(text_in(params, "path", None) or "/", project))
-        for state in self._engine.board.replicas.values():
-            replica = state.replica
-            if replica.project == project or place in (replica.root, replica.context_dir(self._machine)):
-                return frozenset({project_scope(replica.project)})
-        scope = project_scope(ProjectId(project))
-        last = self._librarian.last
-        if last is not None and scope in last.knowledge.consolidated:
-            return frozenset({scope})  # of another machine's project
-        mine = ", ".join(self._engine.board.projects()) or "none yet"
-        raise UsageError(f"there is no project {project!r} here", f"the projects here: {mine}")
-
-    @property
-    def _machine(self) -> Machine:
-        return self._engine.desk.parts.machine
+        last, desk = self._librarian.last, self._engine.desk
+        replicas = [state.replica for state in desk.board.replicas.values()]
+        knowledge = last.knowledge if last is not None else Knowledge()
+        return meant_in(params, replicas, desk.parts.machine, knowledge)
 
     def _refuse_off(self) -> None:
         if not self._librarian.is_on:

@@ -1,11 +1,15 @@
-"""Shared knowledge as it stands in answers: pure formatting of what the librarian found."""
+"""Shared knowledge as it stands in requests and answers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 from convergenced.control import knowledge_answers as answers
+from convergenced.control.params import text_in, truth_in
+from convergenced.control.protocol import Json
 from convergenced.control.status import iso
+from convergenced.errors import UsageError
 from convergenced.knowledge.librarian import Librarian
 from convergenced.knowledge.look import Look
 from convergenced.knowledge.standing import PlannedChange, Standing
@@ -13,13 +17,37 @@ from convergenced.knowledge.synthesis import ScopeResult
 from convergenced.knowledge.worker import ScopePlan
 from convergenced.machine.settings_schema import Settings
 from convergenced.merge.contributions import contributions
-from convergenced.merge.knowledge import GLOBAL, Knowledge, Scope, ScopeRecord
+from convergenced.merge.knowledge import GLOBAL, Knowledge, Scope, ScopeRecord, project_scope
 from convergenced.merge.marks import Mark
-from convergenced.model import MachineId
-from convergenced.sync.replica import Machine
+from convergenced.model import MachineId, ProjectId
+from convergenced.sync.replica import Machine, Replica
 
 Only = frozenset[Scope] | None
 """The scopes that are meant; None for all."""
+
+
+def meant_in(
+    params: dict[str, Json], replicas: Iterable[Replica], machine: Machine, knowledge: Knowledge
+) -> Only:
+    """The scopes that a request is about: `global_only`, or `project`, an id or a folder seen from `path`.
+
+    Raises `UsageError` for a project that neither is here nor has anything consolidated.
+    """
+    if truth_in(params, "global_only"):
+        return frozenset({GLOBAL})
+    project = text_in(params, "project", None)
+    if project is None:
+        return None
+    place = os.path.realpath(os.path.join(text_in(params, "path", None) or os.sep, project))
+    here = set()
+    for replica in replicas:
+        if replica.project == project or place in (replica.root, replica.context_dir(machine)):
+            return frozenset({project_scope(replica.project)})
+        here.add(replica.project)
+    if (scope := project_scope(ProjectId(project))) in knowledge.consolidated:
+        return frozenset({scope})  # of another machine's project
+    mine = ", ".join(sorted(here)) or "none yet"
+    raise UsageError(f"there is no project {project!r} here", f"the projects here: {mine}")
 
 
 def is_meant(name: str, only: Only) -> bool:

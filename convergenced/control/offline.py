@@ -82,26 +82,26 @@ def offline_status(locations: Locations, environ: Mapping[str, str]) -> Status:
 
 def offline_conflicts(locations: Locations, environ: Mapping[str, str]) -> Conflicts:
     """The `conflicts` answer as the store tells it. Raises `StoreError` where it is damaged."""
-    with _reading(locations, environ) as (parts, replicas):
+    with reading(locations, environ) as (parts, replicas):
         return list_conflicts(parts, sessions.projects_in(parts), replicas)
 
 
 def offline_sessions(locations: Locations, environ: Mapping[str, str], project: str | None) -> Sessions:
     """The `sessions` answer as the store tells it. Raises `UsageError` for an unknown project."""
-    with _reading(locations, environ) as (parts, replicas):
+    with reading(locations, environ) as (parts, replicas):
         only = None if project is None else sessions.project_named(parts, replicas, project)
         return sessions.list_sessions(parts, replicas, only)
 
 
 def offline_history(locations: Locations, environ: Mapping[str, str], text: str) -> SessionHistory:
     """The `session_history` answer. Raises `UsageError` for none or more than one session."""
-    with _reading(locations, environ) as (parts, replicas):
+    with reading(locations, environ) as (parts, replicas):
         return sessions.tell_history(parts, replicas, text)
 
 
 def offline_backups(locations: Locations, environ: Mapping[str, str], text: str | None) -> Backups:
     """The `session_backups` answer. Raises `UsageError` for none or more than one session."""
-    with _reading(locations, environ) as (parts, replicas):
+    with reading(locations, environ) as (parts, replicas):
         return sessions.list_backups(parts, replicas, text)
 
 
@@ -109,7 +109,7 @@ def scan_for_secrets(
     locations: Locations, environ: Mapping[str, str], project: str | None, tell: Tell
 ) -> Secrets:
     """What `scan` finds, with a daemon or without. Raises `UsageError` for an unknown project."""
-    with _reading(locations, environ) as (parts, replicas):
+    with reading(locations, environ) as (parts, replicas):
         folders = {one.folder: one for one in replicas}
         for note in parts.state.replicas():
             folders.setdefault(note.folder, Replica(note.project, note.folder, note.root, False))
@@ -120,7 +120,7 @@ def scan_for_secrets(
 
 def read_allowed(locations: Locations, environ: Mapping[str, str]) -> dict[str, float]:
     """The fingerprints of the apparent secrets that are fine, and since when, Unix seconds."""
-    with _reading(locations, environ) as (parts, _):
+    with reading(locations, environ) as (parts, _):
         return parts.state.allowed()
 
 
@@ -130,12 +130,12 @@ def open_conversation(locations: Locations, environ: Mapping[str, str], text: st
 
     Raises `UsageError` for none or more than one session.
     """
-    with _reading(locations, environ) as (parts, replicas):
+    with reading(locations, environ) as (parts, replicas):
         yield sessions.read_conversation(parts, replicas, text)
 
 
 @contextlib.contextmanager
-def _reading(locations: Locations, environ: Mapping[str, str]) -> Iterator[tuple[Parts, list[Replica]]]:
+def reading(locations: Locations, environ: Mapping[str, str]) -> Iterator[tuple[Parts, list[Replica]]]:
     """The parts for one who only looks, and the folders that take part here, as the rosters name them."""
     try:
         settings = load_settings(locations.config_file)

@@ -46,6 +46,11 @@ PUSHED_WITHIN = 120.0
 _LOOK = 0.2
 
 
+def open_decisions(state_dir: LocalPath) -> Decisions:
+    """What a person said of changes on this machine."""
+    return Decisions(LocalPath(os.path.join(state_dir, "knowledge.json")))
+
+
 class Library:
     """The work of one machine. `environ` is what providers run in."""
 

@@ -50,10 +50,9 @@ def read_status(params: dict[str, Json]) -> KnowledgeStatus:
     except NoDaemonError as error:
         _say_offline(error)
     # Opens the store with pygit2.
-    from convergenced.control.offline import offline_knowledge_status  # type: ignore[attr-defined]
+    from convergenced.control.offline_knowledge import offline_knowledge_status
 
-    found: KnowledgeStatus = offline_knowledge_status(locations(), os.environ, params)
-    return found
+    return offline_knowledge_status(locations(), os.environ, params)
 
 
 def read_diff(params: dict[str, Json]) -> KnowledgeDiff:
@@ -64,10 +63,9 @@ def read_diff(params: dict[str, Json]) -> KnowledgeDiff:
     except NoDaemonError as error:
         _say_offline(error)
     # Opens the store with pygit2.
-    from convergenced.control.offline import offline_knowledge_diff  # type: ignore[attr-defined]
+    from convergenced.control.offline_knowledge import offline_knowledge_diff
 
-    found: KnowledgeDiff = offline_knowledge_diff(locations(), os.environ, params)
-    return found
+    return offline_knowledge_diff(locations(), os.environ, params)
 
 
 def planned(daemon: Connection, params: dict[str, Json]) -> KnowledgeDiff:
