@@ -46,11 +46,12 @@ def commit_knowledge(
         changed = with_revisions(change(former), former)
         if changed == former:
             return None
-        accepted, _ = read_knowledge(store, write_knowledge(store, changed))
-        accepted = with_revisions(accepted, former)
+        tree = write_knowledge(store, changed)
+        accepted = with_revisions(read_knowledge(store, tree)[0], former)
         if accepted == former:
             return None
-        tree = write_knowledge(store, accepted)
+        if accepted != changed:
+            tree = write_knowledge(store, accepted)
         try:
             return commit_tree(
                 store, KNOWLEDGE_REF, tree, () if tip is None else (tip,), author, time, message

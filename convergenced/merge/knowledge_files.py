@@ -86,11 +86,25 @@ def read_records(reading: Reading, oid: Oid | None, where: str) -> tuple[dict[Sc
 
 
 def format_records(records: Mapping[Scope, ScopeRecord], other: Fields) -> bytes | None:
-    """The bytes of `last-synthesis.json`; None where there is nothing to say."""
-    scopes: dict[str, Json] = {
-        scope: record_fields(record) for scope, record in records.items() if record != ScopeRecord()
-    }
-    return format_document({**other, "schema": SCHEMA, "scopes": scopes}) if scopes or other else None
+    """The bytes of `last-synthesis.json`; None where there is nothing to say.
+
+    Where it would be too large for anyone to read, what was synthesized longest ago is left out: nothing is
+    due for that, as long as machines have what is consolidated.
+    """
+    scopes = {scope: record_fields(record) for scope, record in records.items() if record != ScopeRecord()}
+    if not scopes and not other:
+        return None
+    data = _format_scopes(scopes, other)
+    if len(data) <= MAX_RECORDS:
+        return data
+    room = MAX_RECORDS - len(_format_scopes({}, other))
+    kept: dict[Scope, dict[str, Json]] = {}
+    for scope in sorted(scopes, key=lambda scope: (_latest(records[scope]), scope), reverse=True):
+        room -= len(_format_scopes({scope: scopes[scope]}, {}))
+        if room < 0:
+            break
+        kept[scope] = scopes[scope]
+    return _format_scopes(kept, other)
 
 
 def record_fields(record: ScopeRecord) -> dict[str, Json]:
@@ -101,6 +115,14 @@ def record_fields(record: ScopeRecord) -> dict[str, Json]:
     if record.rejected is not None:
         fields["rejected"] = _rejection_fields(record.rejected)
     return fields
+
+
+def _format_scopes(scopes: Mapping[Scope, dict[str, Json]], other: Fields) -> bytes:
+    return format_document({**other, "schema": SCHEMA, "scopes": dict(scopes.items())})
+
+
+def _latest(record: ScopeRecord) -> int:
+    return max((made.at for made in (record.written, record.rejected) if made is not None), default=-1)
 
 
 def _parse_record(sieve: Sieve, scope: Scope, value: Json) -> ScopeRecord:

@@ -109,7 +109,7 @@ def write_knowledge(objects: Objects, knowledge: Knowledge) -> Oid:
         *knowledge.others,
         *_folder(MACHINES, write_folder(objects, machines)),
         *_folder(CONSOLIDATED, write_folder(objects, _by_path(knowledge.consolidated))),
-        *_folder(META, objects.write_tree(meta)),
+        *_folder(META, objects.write_tree(meta) if meta else EMPTY_TREE),
     ]
     return objects.write_tree(root)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from convergenced.errors import NewerSchemaError
-from convergenced.merge import knowledge_tree
+from convergenced.merge import knowledge_files, knowledge_tree
 from convergenced.merge.contributions import with_rejection, with_synthesis
 from convergenced.merge.documents import Fields, Json
 from convergenced.merge.knowledge import (
@@ -470,6 +470,24 @@ class TestMalformedFiles:
         monkeypatch.setattr(knowledge_tree, "MAX_RECORDS", 10)
         tree = tree_of(store, {RECORDS: document(scopes={}, other="x")})
         assert list(reasons(store, tree)) == [RECORDS]
+
+    def test_of_too_many_records_the_latest_are_kept(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        oid = store.write_blob(b"x")
+        records = {
+            project_scope(ProjectId(f"p{at}")): ScopeRecord(
+                Synthesis(at % 50, ANN, "none", "copied", {ANN: {CLAUDE: Input(oid)}})
+            )
+            for at in range(100)
+        }
+        monkeypatch.setattr(knowledge_files, "MAX_RECORDS", 20_000)
+        knowledge, refusals = read_knowledge(store, write_knowledge(store, Knowledge(records=records)))
+        assert refusals == []
+        ages = [record.written.at for record in knowledge.records.values() if record.written]
+        assert 20 < len(ages) < 80
+        assert set(ages) == set(range(50 - len(set(ages)), 50))
+        assert write_knowledge(store, knowledge) == write_knowledge(store, Knowledge(records=records))
 
     def test_entries_of_the_log_that_are_none_are_left_out(self, store: MemoryStore) -> None:
         good: dict[str, Json] = {"at": 5, "machine": ANN, "scope": "global", "outcome": "later", "new": [1]}
