@@ -9,7 +9,7 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from convergenced.control import offline
+from convergenced.control import offline_knowledge
 from convergenced.control.protocol import Json
 from convergenced.errors import TimedOutError, UsageError
 from convergenced.knowledge.provider import ProviderError
@@ -113,8 +113,8 @@ def test_what_only_reads_reads_the_store_without_a_daemon(stage: Stage) -> None:
         asked.append(params)
         return {"changes": [SETTING]}
 
-    stage.monkeypatch.setattr(offline, "offline_knowledge_status", status, raising=False)
-    stage.monkeypatch.setattr(offline, "offline_knowledge_diff", diff, raising=False)
+    stage.monkeypatch.setattr(offline_knowledge, "offline_knowledge_status", status)
+    stage.monkeypatch.setattr(offline_knowledge, "offline_knowledge_diff", diff)
     ran = stage.run("status", "--global-only")
     assert ran.code == 0
     assert ran.out.startswith("off: ")
