@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from convergenced.knowledge.prices import BYTES_PER_TOKEN
 from convergenced.knowledge.provider import Question
 from convergenced.merge.documents import Json
 
@@ -119,8 +120,11 @@ class Material:
     removed: tuple[str, ...] = ()
 
 
-def merge_question(path: str, materials: Sequence[Material], salt: bytes) -> Question:
-    """Asks for the one document out of these; the shared version, where there is one, is the first."""
+def merge_question(path: str, materials: Sequence[Material], size: int, salt: bytes) -> Question:
+    """Asks for the one document out of these, which should not have many more bytes than `size`.
+
+    The shared version, where there is one, is the first.
+    """
     frame = _Frame([path, *_texts(materials)], salt)
     parts = [f"The document is called {_harmless(path)}. {frame.explained}"]
     for material in materials:
@@ -130,10 +134,8 @@ def merge_question(path: str, materials: Sequence[Material], salt: bytes) -> Que
                 frame.around(f"removed on purpose from: {material.what}", "\n".join(material.removed))
             )
     parts.append("Merge these into the one document.")
-    size = sum(len(material.text.encode()) for material in materials)
-    return Question(
-        MERGE_SYSTEM, "\n\n".join(parts), MERGE_SCHEMA, _tokens(size) + LISTED_TOKENS + THOUGHT_TOKENS
-    )
+    tokens = size * 5 // 4 // BYTES_PER_TOKEN
+    return Question(MERGE_SYSTEM, "\n\n".join(parts), MERGE_SCHEMA, tokens + LISTED_TOKENS + THOUGHT_TOKENS)
 
 
 def critic_question(path: str, materials: Sequence[Material], result: str, salt: bytes) -> Question:
@@ -191,11 +193,6 @@ def _texts(materials: Sequence[Material]) -> list[str]:
 def _harmless(text: str) -> str:
     """A name in one short line without what could end an attribute or a tag."""
     return re.sub(r"[^\w ./:()-]", "_", text)[:120]
-
-
-def _tokens(size: int) -> int:
-    """Tokens for so many bytes of a document, written as JSON."""
-    return size // 2
 
 
 PROMPTS = hashlib.sha256(

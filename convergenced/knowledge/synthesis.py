@@ -286,8 +286,7 @@ class _Work:
 
     def _by_model(self, model: Model, document: DocumentTask) -> bytes | None:
         """The document that the model made, with its marks; None where it lost what was withheld."""
-        materials = _materials(document)
-        question = merge_question(document.path, materials, self._salt)
+        question = _merge_question(document, self._salt)
         self._afford(document, _most(document, model))
         value = self._ask(model, question).value
         merged = _document_of(value, document)
@@ -406,7 +405,7 @@ def _is_askable(document: DocumentTask) -> bool:
     return (
         document.path != SETTINGS
         and all(len(data) <= MAX_ASKED and _is_text(data) for data in inputs)
-        and merge_question(document.path, _materials(document), b"").max_tokens <= MAX_ANSWER_TOKENS
+        and _merge_question(document, b"").max_tokens <= MAX_ANSWER_TOKENS
     )
 
 
@@ -416,9 +415,15 @@ def _most(document: DocumentTask, model: Model) -> float:
         return 0.0
     materials = _materials(document)
     longest = "".join(material.text for material in materials)
-    return model.estimate(merge_question(document.path, materials, b"")) + model.estimate(
+    return model.estimate(_merge_question(document, b"")) + model.estimate(
         critic_question(document.path, materials, longest, b"")
     )
+
+
+def _merge_question(document: DocumentTask, salt: bytes) -> Question:
+    """Asks for a merge; one by rule tells how long it can get, because that keeps all wordings."""
+    size = len(_merge_by_rule(document).data)
+    return merge_question(document.path, _materials(document), size, salt)
 
 
 def _materials(document: DocumentTask) -> list[Material]:

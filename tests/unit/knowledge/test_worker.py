@@ -17,10 +17,15 @@ import pytest
 
 from convergenced.knowledge import worker
 from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.synthesis import DocumentTask, ScopeResult, ScopeTask
+from convergenced.knowledge.synthesis import DocumentTask, ScopeResult, ScopeTask, gather, record
 from convergenced.knowledge.worker import ScopePlan, open_model, plan_work, run_worker, serve
 from convergenced.machine.settings_schema import KnowledgeSettings
+from convergenced.merge.contributions import inputs_of
+from convergenced.merge.knowledge import GLOBAL, DocumentPath, Knowledge, MachineKnowledge
 from convergenced.merge.markdown import Version
+from convergenced.merge.marks import find_marks
+from convergenced.model import MachineId
+from tests.fakes.store import MemoryStore
 from tests.labelled import Lot
 from tests.messages_api import KEY, Asked, Hangs, MessagesApi, Refuses, Reply, Says, Script, in_turn, merging
 
@@ -95,6 +100,70 @@ def test_a_process_merges_and_says_how_far_it_is() -> None:
     assert results[0].usd > 0
     assert told == ["global (1 of 2)", "projects/x (2 of 2)"]
     assert workers() == []
+
+
+SECTIONS = b"# Rules\n\n## Style\n%s\n\n## %s\n%s\n\n## %s\n%s\n"
+UNION = """# Rules
+
+## Style
+Use tabs.
+Use spaces.
+
+## Build
+Run make.
+
+## Notes
+The cache lies in {{CC_HOME}}/.cache.
+
+## Tests
+Run pytest.
+
+## Deploy
+Ask Ann first.
+
+## Monitoring
+Graphs are on port 3000.
+"""
+
+
+@pytest.mark.parametrize(("invented", "outcome"), [(1, "merged"), (4, "rejected")])
+def test_two_machines_come_to_one_document_or_keep_the_old_one(invented: int, outcome: str) -> None:
+    desk = SECTIONS % (
+        b"Use tabs.",
+        b"Build",
+        b"Run make.",
+        b"Notes",
+        b"The cache lies in {{CC_HOME}}/.cache.",
+    )
+    laptop = SECTIONS % (b"Use spaces.", b"Tests", b"Run pytest.", b"Deploy", b"Ask Ann first.")
+    one, other, path = MachineId("a" * 32), MachineId("b" * 32), DocumentPath("CLAUDE.md")
+    store = MemoryStore()
+    known = Knowledge(
+        machines={
+            one: MachineKnowledge("desk", {GLOBAL: {path: store.write_blob(desk)}}),
+            other: MachineKnowledge("laptop", {GLOBAL: {path: store.write_blob(laptop)}}),
+        },
+        consolidated={GLOBAL: {path: store.write_blob(BASE)}},
+    )
+    claims = [("Graphs are on port 3000.", f"invention {number}") for number in range(invented)]
+    with MessagesApi(merging(UNION, [("Use spaces.", "desk says tabs, laptop says spaces")], claims)) as api:
+        (result,) = served([gather(store, known, GLOBAL)], api.environ)
+        merge, critic = api.requests
+    assert all(data.decode() in asked.text for data in (BASE, desk, laptop) for asked in (merge, critic))
+    assert (merge.is_critic, critic.is_critic) == (False, True)
+    assert result.outcome == outcome
+    after = record(store, known, result, inputs_of(known, GLOBAL), "anthropic", one, 1000)
+    document = store.read_blob(after.consolidated[GLOBAL][path])
+    if outcome == "rejected":
+        assert document == BASE
+        assert len(result.claims) == 4
+        return
+    unmarked = [line for line in document.decode().splitlines() if not line.startswith("<!-- ")]
+    assert unmarked == UNION.splitlines()
+    assert [(mark.kind, mark.text) for mark in find_marks(document)] == [
+        ("CONFLICT", "desk says tabs, laptop says spaces"),
+        ("UNVERIFIED", "invention 0"),
+    ]
 
 
 def test_bytes_that_are_no_text_come_back_as_they_were() -> None:
