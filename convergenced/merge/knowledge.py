@@ -153,7 +153,7 @@ class ScopeRecord:
     written: Synthesis | None = None
     rejected: Rejection | None = None
     revision: int = 0
-    """As a machine's, of this record and the consolidated documents of its scope together."""
+    """As a machine's; grows where `written` or the consolidated documents of the scope change."""
     other: Fields = field(default_factory=dict)
 
 

@@ -60,9 +60,11 @@ def with_revisions(knowledge: Knowledge, former: Knowledge) -> Knowledge:
     records = dict(knowledge.records)
     for scope, here in scopes.items():
         there = formerly.get(scope, _NO_SCOPE)
-        record = replace(here.record, revision=there.record.revision)
-        is_same = replace(here, record=record) == there
-        records[scope] = record if is_same else replace(record, revision=_next(record.revision))
+        is_same = (here.documents, here.record.written) == (there.documents, there.record.written)
+        former_revision = there.record.revision
+        record = replace(here.record, revision=former_revision if is_same else _next(former_revision))
+        if scope in records or record != ScopeRecord():
+            records[scope] = record
     return replace(knowledge, machines=machines, records=records)
 
 
@@ -115,11 +117,12 @@ def _machine_order(known: MachineKnowledge) -> tuple[Any, ...]:
 
 
 def _scope_order(known: _ScopeKnowledge) -> tuple[Any, ...]:
-    """Of two made at the same time the later one counts: the one that was not a step further knew less."""
+    """A synthesis stands against any number of rejections of what was there before."""
     written, rejected = known.record.written, known.record.rejected
     return (
         known.record.revision,
         -1 if written is None else written.at,
+        bool(known.documents),
         -1 if rejected is None else rejected.at,
         format_document(record_fields(known.record)),
         sorted(known.documents.items()),

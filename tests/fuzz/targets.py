@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from convergenced.canon import transcript
 from convergenced.canon.rewrite import Rewriter
@@ -26,6 +26,9 @@ from convergenced.errors import (
     StoreError,
 )
 from convergenced.merge.conflict import format_parts, parse_conflicts
+from convergenced.merge.contributions import contributions, due_scopes
+from convergenced.merge.knowledge_merge import merge_knowledge
+from convergenced.merge.knowledge_tree import read_knowledge, write_knowledge
 from convergenced.merge.layout import ProjectTree, read_folder, read_project, write_folder, write_project
 from convergenced.merge.memory import merge_text
 from convergenced.merge.roster import (
@@ -48,6 +51,8 @@ Parsed = TypeVar("Parsed")
 
 SID = "2af1d7f8-1206-438d-b660-8b22937b7f38"
 OTHER_SID = "9fae7791-06e5-41f7-864b-f9212d050af9"
+
+Names: TypeAlias = tuple[tuple[str, ...], ...]
 
 _ESCAPE = re.compile(rb"\\u(?!002[fF])")
 
@@ -259,18 +264,51 @@ def check_memory(data: bytes) -> None:
         assert merge_text("MEMORY.md", theirs, ours, ancestor) == index
 
 
-def build_tree(store: MemoryStore, data: bytes, depth: int = 0) -> tuple[Oid, bytes]:
-    """A tree that the bytes describe, one entry after another: name, kind, content. Any bytes do."""
+def check_knowledge(data: bytes) -> None:
+    """Two hostile branches of shared knowledge are read and merged fairly; what is kept reads as clean."""
+    store = MemoryStore()
+    root_one, rest = build_tree(store, data, 0, _KNOWLEDGE)
+    root_two, _ = build_tree(store, rest, 0, _KNOWLEDGE)
+    clean: list[Oid] = []
+    for root in (root_one, root_two):
+        try:
+            knowledge, _ = read_knowledge(store, root)
+        except (NewerSchemaError, MissingObjectError, StoreError):
+            return
+        clean.append(write_knowledge(store, knowledge))
+        assert read_knowledge(store, clean[-1]) == (knowledge, [])
+        for scope in due_scopes(knowledge):
+            assert contributions(knowledge, scope)
+    one, other = clean
+    merged = merge_knowledge(store, root_one, root_two, None)
+    assert (
+        merged == merge_knowledge(store, root_two, root_one, None) == merge_knowledge(store, one, other, None)
+    )
+    for side in (one, other, merged):
+        assert merge_knowledge(store, merged, side, None) == merged
+        known, kept = read_knowledge(store, side)[0], read_knowledge(store, merged)[0]
+        assert known.machines.keys() <= kept.machines.keys()
+        assert known.consolidated.keys() <= kept.consolidated.keys() | kept.records.keys()
+
+
+def build_tree(
+    store: MemoryStore, data: bytes, depth: int = 0, known: Names | None = None
+) -> tuple[Oid, bytes]:
+    """A tree that the bytes describe, one entry after another: name, kind, content. Any bytes do.
+
+    `known` are the names at each depth, those of a project where nothing is said.
+    """
     entries: dict[bytes, tuple[bytes, Oid]] = {}
     while data:
         head, data = data[0], data[1:]
         if head == 0xFF:
             break
-        names = _NAMES[depth] if depth < len(_NAMES) else _NAMES[-1]
+        by_depth = known or _NAMES
+        names = by_depth[depth] if depth < len(by_depth) else by_depth[-1]
         name = names[head % len(names)].encode("utf-8", "surrogateescape")
         kind, data = (data or b"\0")[0], data[1:]
         if kind & 1 and depth < 20:
-            oid, data = build_tree(store, data, depth + 1)
+            oid, data = build_tree(store, data, depth + 1, known)
             entries[name] = (b"40000", oid)
         elif kind & 2:
             size, data = (data or b"\0")[0], data[1:]
@@ -320,7 +358,7 @@ _HOSTILE = (
     "A",
     "a",
 )
-_NAMES: tuple[tuple[str, ...], ...] = (
+_NAMES: Names = (
     (
         "roster.json",
         "convergence.json",
@@ -334,6 +372,15 @@ _NAMES: tuple[tuple[str, ...], ...] = (
     ("memory", SID, OTHER_SID, f"{SID}.jsonl", f"{OTHER_SID}.jsonl", "m.json", "n.json", "Memory", *_HOSTILE),
     ("0000", "0001", "ffff", "MEMORY.md", "memory.md", "subagents", "é.md", "e\u0301.md", *_HOSTILE),
     ("00", "01", "02", "agent-1.jsonl", "agent-2.jsonl", "deep", "Deep", *_HOSTILE),
+)
+_MACHINE = "ann-00000001"
+_KNOWLEDGE: Names = (
+    ("machines", "consolidated", "meta", "later", "Machines", *_HOSTILE),
+    (_MACHINE, "bob-00000002", "global", "projects", "last-synthesis.json", "sync-log.json", *_HOSTILE),
+    ("machine.json", "global", "projects", "p", "CLAUDE.md", "settings.json", "Global", *_HOSTILE),
+    ("CLAUDE.md", "settings.json", "p", "P", ".claude", "memory", "claude.md", "Memory", *_HOSTILE),
+    ("CLAUDE.md", ".claude", "memory", "a.md", "A.md", "a.txt", *_HOSTILE),
+    ("CLAUDE.md", "a.md", "A.md", "deep", *_HOSTILE),
 )
 
 
@@ -434,6 +481,27 @@ def _tree_seeds() -> list[bytes]:
     ]
 
 
+def _knowledge_seeds() -> list[bytes]:
+    def file(name: int, data: bytes) -> bytes:
+        return bytes([name, 2, len(data)]) + data
+
+    def folder(name: int, *inner: bytes) -> bytes:
+        return bytes([name, 1]) + b"".join(inner) + b"\xff"
+
+    oid = b"1" * 40
+    paper = b'{"schema":1,"name":"A","revision":2,"applied":{"global":{"CLAUDE.md":"%s"}},"x":1}' % oid
+    made = b'"at":1,"machine":"%s","provider":"none","usd":0.5,' % _MACHINE.encode()
+    written = b'{%s"outcome":"copied","inputs":{"%s":{"CLAUDE.md":"%s"}}}' % (made, _MACHINE.encode(), oid)
+    rejected = b'{%s"claims":["x"],"inputs":""}' % made
+    entry = b'[{%s"scope":"global","outcome":"copied"}]' % made
+    machine = folder(0, file(0, paper), folder(1, file(0, b"a")), folder(2, folder(2, file(0, b"b"))))
+    consolidated = folder(1, folder(2, file(4, b"c")), folder(3, folder(3, folder(5, file(3, b"n")))))
+    records = b'{"scopes":{"global":{"written":%s}}}' % written
+    doubts = b'{"scopes":{"global":{"rejected":%s,"revision":1}},"x":[]}' % rejected
+    one = folder(0, machine) + consolidated + folder(2, file(4, records), file(5, entry)) + b"\xff"
+    return [one, one + folder(0, machine) + folder(2, file(4, doubts)) + b"\xff"]
+
+
 def _memory_seeds() -> list[bytes]:
     block = b"<<<<<<< convergence\na\n=======\nb\n>>>>>>> convergence\n"
     return [
@@ -452,4 +520,5 @@ TARGETS = {
     "objects": Target(check_objects, _object_seeds),
     "tree": Target(check_tree, _tree_seeds),
     "memory": Target(check_memory, _memory_seeds),
+    "knowledge": Target(check_knowledge, _knowledge_seeds),
 }

@@ -94,6 +94,10 @@ class TestCommitting:
         assert commit(store, ANN, "a1", TIME + 9) is None
         assert ref_of(store, KNOWLEDGE_REF) == tip
 
+    def test_documents_that_nothing_is_recorded_of_are_nothing_new(self, store: MemoryStore) -> None:
+        commit_plain(store, {"consolidated": {"global": {CLAUDE: "c1"}}})
+        assert commit_knowledge(store, lambda known: known, PERSON, TIME, "nothing") is None
+
     def test_what_no_reader_would_accept_is_not_written(self, store: MemoryStore) -> None:
         tip = commit(store, ANN, "a1")
         bad = MachineId("../etc")

@@ -635,10 +635,13 @@ class TestMerging:
 
     def test_a_synthesis_stands_against_a_rejection(self, store: MemoryStore) -> None:
         base = self.go(store, Knowledge(), snapshot(ANN, "a1"), synthesized("c1", 5))
-        refused, made = self.go(store, base, rejected(90)), self.go(store, base, synthesized("c2", 80))
-        merged = self.merge(store, refused, made, base)
-        assert merged.records[GLOBAL] == made.records[GLOBAL]
-        assert {entry.outcome for entry in merged.log} == {"merged", "rejected"}
+        refused = self.go(store, base, rejected(90), rejected(91), rejected(92))
+        made = self.go(store, base, synthesized("c2", 80))
+        for ancestor in (base, None):
+            merged = self.merge(store, refused, made, ancestor)
+            assert merged.records[GLOBAL] == made.records[GLOBAL]
+            assert texts(store, merged.consolidated[GLOBAL]) == {"CLAUDE.md": "c2"}
+            assert {entry.outcome for entry in merged.log} == {"merged", "rejected"}
         alone = self.merge(store, refused, self.go(store, base, snapshot(ANN, "a2")), base)
         assert alone.records[GLOBAL] == refused.records[GLOBAL]
 
