@@ -19,6 +19,7 @@ from convergenced.model import LocalPath, MachineId, Oid, ProjectId, Refusal
 from convergenced.ports import Files
 from convergenced.sync.replica import Machine, Parts, Replica
 from convergenced.sync.screening import Screen
+from convergenced.sync.tips import ref_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.processes import FakeProcesses
 from tests.fakes.store import MemoryStore
@@ -35,8 +36,8 @@ class KnowingMachine:
         self.home = Path(os.path.realpath(top))
         self.config = self.home / ".claude"
         self.root = self.home / "src" / "app"
-        self.config.mkdir(parents=True)
-        self.root.mkdir(parents=True)
+        self.config.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         self.clock = FakeClock()
         self.processes = FakeProcesses()
         self.store = store or MemoryStore()
@@ -108,7 +109,7 @@ class KnowingMachine:
 
     @property
     def tip(self) -> Oid | None:
-        return self.store.ref_targets.get(KNOWLEDGE_REF)
+        return ref_of(self.store, KNOWLEDGE_REF)
 
     @property
     def mine(self) -> MachineKnowledge:
