@@ -279,7 +279,7 @@ def test_a_merge_with_many_inventions_is_rejected(home: Home) -> None:
 
 
 def test_one_that_is_asked_runs_in_its_own_folder_and_ends_when_the_work_is_stopped(home: Home) -> None:
-    stop, raised = threading.Event(), []
+    stop, raised, before = threading.Event(), [], home.files()
 
     def run(api: MessagesApi) -> None:
         try:
@@ -303,5 +303,7 @@ def test_one_that_is_asked_runs_in_its_own_folder_and_ends_when_the_work_is_stop
     assert f".claude/sessions/{running.pid}.json" in sessions
     assert [type(error) for error in raised] == [ProviderError]
     await_true(lambda: not psutil.pid_exists(running.pid), "the client to be gone")
-    assert [name for name in home.files() if name.startswith(".claude/sessions/")] == [".claude/sessions/"]
+    left = home.files().keys() - before.keys()
+    assert [name for name in left if name.startswith(".claude/sessions/")] == [".claude/sessions/"]
+    assert [name for name in left if name.startswith(".claude/projects/")] == []
     assert [path.name for path in home.scratch.iterdir()] == ["CLAUDE.md"]
