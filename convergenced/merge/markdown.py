@@ -162,11 +162,12 @@ class _Merge:
         return data
 
     def _end(self) -> Units:
-        end: Units | None = self.current.end if self.current.sections else None
+        end = self.current.end
         for one in self.statements:
-            if end is None or (one.base.sections and end == one.base.end):
+            is_unsaid = not end and not self.current.sections
+            if is_unsaid or (one.base.sections and end == one.base.end):
                 end = one.data.end
-        return end or ()
+        return end
 
     def _sections(self) -> dict[Key, Section]:
         """What each section becomes; those that others stand below stay for their sake."""

@@ -172,7 +172,8 @@ def _place_both(ours: Units, theirs: Units, *, is_disputed: bool) -> Iterator[Pi
         elif is_disputed or _has_rivals(one, other):
             yield Dispute(one, other)
         else:
-            yield from (*one, b"", *other)
+            gap = [b""] if is_text(one[-1]) and is_text(other[0]) else []
+            yield from (*one, *gap, *other)
 
 
 def _side_by_side(ours: Units, theirs: Units) -> Iterator[Region]:

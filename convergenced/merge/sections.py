@@ -102,9 +102,11 @@ def parse(data: bytes) -> Document:
     key: Key = PREAMBLE
     heading: tuple[bytes, ...] = ()
     body: list[bytes] = []
+    behind = 0
     for block in find_blocks(lines):
         if block.kind == "front":
-            sections[FRONT] = Section((), tuple(lines[1 : block.end - 1]), ())
+            behind = next((at for at in range(block.end, len(lines)) if is_text(lines[at])), len(lines))
+            sections[FRONT] = Section((), tuple(lines[1 : block.end - 1]), tuple(lines[block.end : behind]))
         elif block.kind == "heading":
             sections[key] = _section(heading, body)
             above = tuple(step for step in key if step[0] < block.level)
@@ -113,9 +115,12 @@ def parse(data: bytes) -> Document:
             seen[named] = count + 1
             key = (*above, (block.level, block.title, count))
             heading, body = tuple(lines[block.start : block.end]), []
-        else:
-            unit = b"\n".join(lines[block.start : block.end])
-            body.append(unit + b"\n" + block.closing if block.closing else unit)
+        elif block.closing:
+            whole = lines[block.start : block.end]
+            end = _end_of_text(whole)
+            body += [b"\n".join([*whole[:end], block.closing]), *whole[end:]]
+        elif body or block.start >= behind:
+            body.append(b"\n".join(lines[block.start : block.end]))
     last = _section(heading, body)
     sections[key] = Section(last.heading, last.body, None)
     return Document(sections, last.tail or ())
@@ -134,10 +139,16 @@ def title_of(key: Key) -> str:
 
 
 def _section(heading: tuple[bytes, ...], body: Sequence[bytes]) -> Section:
-    end = len(body)
-    while end and not is_text(body[end - 1]):
-        end -= 1
+    end = _end_of_text(body)
     return Section(heading, tuple(body[:end]), tuple(body[end:]))
+
+
+def _end_of_text(units: Sequence[bytes]) -> int:
+    """Behind which unit there are only blank lines."""
+    end = len(units)
+    while end and not is_text(units[end - 1]):
+        end -= 1
+    return end
 
 
 def _underline(lines: Sequence[bytes], at: int) -> re.Match[bytes] | None:

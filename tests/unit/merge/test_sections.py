@@ -66,7 +66,8 @@ class TestFrontMatter:
         sections = parse(b"---\n# a: b\nc\n---\n\ntext\n").sections
         assert list(sections) == [FRONT, PREAMBLE]
         assert sections[FRONT].body == (b"# a: b", b"c")
-        assert sections[PREAMBLE].body == (b"", b"text")
+        assert sections[FRONT].tail == (b"",)
+        assert sections[PREAMBLE].body == (b"text",)
 
     @pytest.mark.parametrize("text", [b"---\na: b\n", b"\n---\na: b\n\n---\n", b"--- \na\n\n---\n"])
     def test_is_nothing_else(self, text: bytes) -> None:
@@ -74,13 +75,24 @@ class TestFrontMatter:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\n", b"a", b"a\n", b"a\n\n \n", b"\n\n# A\n\n\na\xff\r\n\n# B", b"# A\n```\n```\n\x00"]
+    "text",
+    [
+        b"",
+        b"\n",
+        b"a",
+        b"a\n",
+        b"a\n\n \n",
+        b"\n\n# A\n\n\na\xff\r\n\n# B",
+        b"# A\n```\n```\n\x00",
+        b"---\na\n\n---\n\n",
+    ],
 )
 def test_the_lines_of_all_sections_are_the_document(text: bytes) -> None:
     document = parse(text)
     lines: list[bytes] = []
-    for section in document.sections.values():
-        lines += [*section.heading, *section.body, *(section.tail or ())]
+    for key, section in document.sections.items():
+        rule = [b"---"] * (key == FRONT)
+        lines += [*section.heading, *rule, *section.body, *rule, *(section.tail or ())]
     assert b"\n".join([*lines, *document.end]) == text
 
 
