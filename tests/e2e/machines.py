@@ -117,6 +117,11 @@ class Machine:
         return self.projects / encode_folder_name(str(self.project))
 
     @property
+    def wrap_daemon(self) -> tuple[str, ...]:
+        """The program that runs the daemon of this machine."""
+        return self.wrap
+
+    @property
     def environ(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
@@ -140,11 +145,15 @@ class Machine:
 
     def start(self) -> None:
         """Starts the daemon and waits until it is ready."""
+        self.begin()
+        await_true(self.is_ready, f"daemon of {self.name} to be ready: {self.log()}")
+
+    def begin(self) -> None:
+        """Starts the daemon."""
         log = (self.top / "daemon.log").open("ab")
-        words = [*self.wrap, *DAEMON]
+        words = [*self.wrap_daemon, *DAEMON]
         self.process = subprocess.Popen(words, env=self.environ, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
-        await_true(self.is_ready, f"daemon of {self.name} to be ready: {self.log()}")
 
     def is_ready(self) -> bool:
         assert self.process is not None
@@ -163,8 +172,12 @@ class Machine:
         if self.process is None:
             return 0
         process, self.process = self.process, None
-        process.send_signal(number)
+        self.signal_daemon(process, number)
         return process.wait(PATIENCE)
+
+    def signal_daemon(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        """Sends a signal to the daemon that was started as this process."""
+        process.send_signal(number)
 
     def log(self) -> str:
         path = self.top / "daemon.log"
@@ -172,15 +185,15 @@ class Machine:
 
     def ctl(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Runs convergencectl on this machine."""
-        return self._run([sys.executable, "-m", "convergencectl", *arguments], timeout)
+        return self._run([*self.wrap, sys.executable, "-m", "convergencectl", *arguments], timeout)
 
     def run_daemon(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs convergenced until it ends by itself."""
-        return self._run([*DAEMON, *arguments], PATIENCE)
+        return self._run([*self.wrap_daemon, *DAEMON, *arguments], PATIENCE)
 
     def _run(self, words: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.wrap, *words],
+            words,
             env=self.environ,
             capture_output=True,
             text=True,
