@@ -1,13 +1,17 @@
 """Writes into a hub what its CI needs in order to merge, as one more commit on the hub's `main`.
 
-Promises: nothing is forced and nothing of the hub's `main` is lost; another file of that name is only
-replaced where that is asked for; what is written holds no secret.
+That commit is made in a store of its own that is gone afterwards: what else a hub has on its `main` is not
+ours, and has no business at other hubs. Promises: nothing is forced and nothing of the hub's `main` is lost;
+another file of that name is only replaced where that is asked for; what is written holds no secret.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +20,11 @@ from convergenced.knowledge.keys import SERVICE
 from convergenced.knowledge.providers import github, gitlab
 from convergenced.knowledge.providers.ci import Forge, Hosted, hosted_at
 from convergenced.machine.settings_schema import KnowledgeSettings, PeerSettings
-from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Author, Commit, Oid, TreeEntry
+from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Author, Commit, LocalPath, Oid, TreeEntry
 from convergenced.ports import Objects, Peer, Store
 from convergenced.store.branch import peer_ref
 from convergenced.store.peers import is_behind
-from convergenced.store.repo import MAIN
+from convergenced.store.repo import MAIN, open_store
 from convergenced.sync.tips import ref_of
 
 MAX_TURNS = 4
@@ -30,6 +34,7 @@ MAX_SHOWN = 64 * 1024
 
 PATHS: dict[Forge, str] = {"github": github.WORKFLOW_PATH, "gitlab": gitlab.PIPELINE_PATH}
 
+_THEIRS = peer_ref("hub", "main")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,200}")
 
 
@@ -49,65 +54,71 @@ class Scaffolded:
 
 
 def scaffold(
-    store: Store,
     kind: Literal["github", "gitlab"],
-    peer: Peer,
     named: PeerSettings,
     settings: KnowledgeSettings,
     author: Author,
     time: int,
+    open_at: Callable[[LocalPath], Peer],
     *,
     force: bool = False,
 ) -> Scaffolded:
-    """Writes the file of `kind` into the hub behind `peer`, which the settings call `named`.
+    """Writes the file of `kind` into the hub that the settings call `named`.
 
-    Raises `PeerError` where the hub does not take it, `RefusedInputError` where its tree has no room for it.
+    `open_at` opens that peer for the store at a path; it is closed here. Raises `PeerError` where the hub
+    does not take it, `RefusedInputError` where its tree has no room for it.
     """
-    file, text = PATHS[kind], workflow(kind, settings)
-    steps = next_steps(kind, named)
+    with tempfile.TemporaryDirectory(prefix="convergence-") as folder:
+        store = open_store(LocalPath(os.path.join(folder, "store.git")))
+        with contextlib.closing(open_at(store.path)) as peer:
+            file, text = PATHS[kind], workflow(kind, settings)
+            written, commit, existing = _write(store, peer, named.name, file, text, author, time, force)
+    return Scaffolded(file, text, written, commit, existing, next_steps(kind, named))
+
+
+def _write(
+    store: Store, peer: Peer, name: str, file: str, text: str, author: Author, time: int, force: bool
+) -> tuple[bool, Oid | None, str | None]:
+    """Whether it was written, the commit, and another file that was left alone."""
     data = text.encode()
     for _ in range(MAX_TURNS):
-        theirs = _fetch_main(store, peer, named.name)
+        theirs = _fetch_main(store, peer)
         tree = EMPTY_TREE if theirs is None else store.read_commit(theirs).tree
         found = _find(store, tree, file.split("/"))
-        if found is not None and store.blob_size(found) <= MAX_SHOWN and store.read_blob(found) == data:
-            return Scaffolded(file, text, False, None, None, steps)
-        if found is not None and not force:
-            shown = store.read_blob(found)[:MAX_SHOWN].decode("utf-8", "replace")
-            return Scaffolded(file, text, False, None, shown, steps)
+        if found is not None:
+            is_long = store.blob_size(found) > MAX_SHOWN
+            if not is_long and store.read_blob(found) == data:
+                return False, None, None
+            if not force:
+                return False, None, store.read_blob(found)[:MAX_SHOWN].decode("utf-8", "replace")
         commit = _commit(store, theirs, file, data, author, time)
         reason = peer.push([MAIN]).get(MAIN, "it did not say what became of it")
         if reason is None:
-            return Scaffolded(file, text, True, commit, None, steps)
+            return True, commit, None
         if not is_behind(reason):
-            raise _refused(named.name, file, reason)
-    raise PeerRefusedError(f"{named.name} was always ahead", "try again when nobody else pushes to its main")
+            raise _refused(name, file, reason)
+    raise PeerRefusedError(f"{name} was always ahead", "try again when nobody else pushes to its main")
 
 
-def _fetch_main(store: Store, peer: Peer, name: str) -> Oid | None:
+def _fetch_main(store: Store, peer: Peer) -> Oid | None:
     """Where the hub's `main` is, with all it holds; None where it has none."""
     if MAIN not in peer.list():
         return None
-    tracking = peer_ref(name, "main")
-    peer.fetch({MAIN: tracking})
-    tip = ref_of(store, tracking)
-    if tip is not None:
-        store.swap(tracking, tip, None)
-    return tip
+    peer.fetch({MAIN: _THEIRS})
+    return ref_of(store, _THEIRS)
 
 
 def _commit(store: Store, theirs: Oid | None, file: str, data: bytes, author: Author, time: int) -> Oid:
-    """A commit with the file on top of the hub's `main` and of ours, which is moved there."""
+    """A commit with the file on top of the hub's `main`, or of our own page; `main` is moved there."""
     ours = ref_of(store, MAIN)
-    parents = tuple(dict.fromkeys(one for one in (theirs, ours) if one is not None))
-    if len(parents) == 2:
-        base = store.merge_base(*parents)
-        parents = tuple(one for one in parents if one != base)
-    below = next(iter(parents), None) if theirs is None else theirs
+    below = ours if theirs is None else theirs
     tree = EMPTY_TREE if below is None else store.read_commit(below).tree
     tree = _with_file(store, tree, file.split("/"), store.write_blob(data))
+    parents = () if below is None else (below,)
     commit = store.write_commit(Commit(tree, parents, author, time, f"Have the CI merge knowledge: {file}"))
-    store.swap(MAIN, ours, commit)
+    if ours is not None:
+        store.swap(MAIN, ours, None)  # the page that every store begins with need not be in its history
+    store.swap(MAIN, None, commit)
     return commit
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,9 @@ from convergenced.knowledge.providers.ci import Forge, open_runner
 from convergenced.knowledge.scaffold import PATHS, Scaffolded, next_steps, scaffold, workflow
 from convergenced.machine.settings_schema import KnowledgeSettings, PeerSettings
 from convergenced.model import Author, LocalPath
-from convergenced.store.git import GitStore
-from convergenced.store.heal import heal
+from convergenced.ports import Peer
 from convergenced.store.peers import open_peer
 from convergenced.store.repo import MAIN, open_store
-from convergenced.store.verify import verify
 from convergenced.sync.exchange import exchange
 from tests import forges
 from tests.forges import TOKEN, GitHub, GitLab, Waiting, serving
@@ -51,13 +49,17 @@ class Machine:
     def __init__(self, folder: Path, hub: LocalPath) -> None:
         self.hub = hub
         self.store = open_store(LocalPath(str(folder)))
-        self.peer = open_peer(
-            hub, self.store.path, name="hub", transport="git", environ=git_environ(folder / "home")
-        )
+        self.environ = git_environ(folder.with_suffix(".home"))
+        self.peer = self.open_at(self.store.path)
 
-    def scaffold(self, kind: Forge = "github", *, force: bool = False) -> Scaffolded:
+    def open_at(self, path: LocalPath) -> Peer:
+        return open_peer(self.hub, path, name="hub", transport="git", environ=self.environ)
+
+    def scaffold(
+        self, kind: Forge = "github", settings: KnowledgeSettings | None = None, *, force: bool = False
+    ) -> Scaffolded:
         named = PeerSettings("hub", "git@github.com:ann/context.git")
-        return scaffold(self.store, kind, self.peer, named, DEFAULTS, AUTHOR, 1_700_000_100, force=force)
+        return scaffold(kind, named, settings or DEFAULTS, AUTHOR, 1_700_000_100, self.open_at, force=force)
 
 
 @pytest.fixture
@@ -96,7 +98,6 @@ def test_a_hub_that_is_empty(ann: Machine, hub: LocalPath, kind: Forge) -> None:
     assert shown(hub, "README.md").startswith("# Claude Code context")
     assert run_git("-C", hub, "rev-parse", "main").strip() == done.commit
     run_git("-C", hub, "fsck", "--strict")
-    assert "refs/peers/hub/main" not in ann.store.refs("refs/peers/")
 
 
 def test_a_hub_that_has_our_page(ann: Machine, hub: LocalPath) -> None:
@@ -114,8 +115,8 @@ def test_a_hub_with_a_page_of_its_own(ann: Machine, hub: LocalPath, tmp_path: Pa
     assert done.written
     assert shown(hub, "README.md") == "# My hub\n"
     assert shown(hub, "LICENSE") == "mine\n"
-    run_git("-C", hub, "merge-base", "--is-ancestor", former, "main")
-    assert ann.scaffold("gitlab").written  # and once more, now on what is shared
+    assert run_git("-C", hub, "rev-parse", "main^@").split() == [former]
+    assert ann.scaffold("gitlab").written
     assert shown(hub, PATHS["github"]) == done.text
 
 
@@ -160,15 +161,22 @@ def test_a_folder_of_that_name(ann: Machine, hub: LocalPath, tmp_path: Path) -> 
 
 def test_somebody_pushes_to_main_in_between(ann: Machine, hub: LocalPath, tmp_path: Path) -> None:
     ann.peer.push([MAIN])
-    real, left = ann.peer.push, [2]
+    left, real = [2], ann.open_at
 
-    def push(refs: Any) -> dict[str, str | None]:
-        if left[0]:
-            left[0] -= 1
-            work_on(hub, tmp_path / f"work{left[0]}", {f"note{left[0]}": "x"})
-        return real(refs)
+    def open_at(path: LocalPath) -> Peer:
+        peer = real(path)
+        push_it = peer.push
 
-    ann.peer.push = push  # type: ignore[method-assign]
+        def push(refs: Sequence[str]) -> dict[str, str | None]:
+            if left[0]:
+                left[0] -= 1
+                work_on(hub, tmp_path / f"work{left[0]}", {f"note{left[0]}": "x"})
+            return push_it(refs)
+
+        peer.push = push  # type: ignore[method-assign]
+        return peer
+
+    ann.open_at = open_at  # type: ignore[method-assign]
     assert ann.scaffold().written
     assert shown(hub, "note0") == shown(hub, "note1") == "x"
 
@@ -190,24 +198,18 @@ def test_other_machines_do_not_fight_over_main(ann: Machine, hub: LocalPath, tmp
     ann.scaffold()
     former = run_git("-C", hub, "rev-parse", "main")
     bob = Machine(tmp_path / "bob.git", hub)
-    exchange(bob.store, bob.peer, "hub", {}, ())
-    exchange(ann.store, ann.peer, "hub", {}, ())
+    for machine in (ann, bob):
+        begun = machine.store.refs("refs/heads/")
+        exchange(machine.store, machine.peer, "hub", {}, ())
+        assert machine.store.refs("refs/heads/") == begun
     assert run_git("-C", hub, "rev-parse", "main") == former
-    assert list(verify(ann.store, [MAIN])) == []
-    # Opened again, it is still that branch, not a fresh page.
-    assert open_store(ann.store.path).refs(MAIN) == ann.store.refs(MAIN)
 
 
-def test_a_damaged_workflow_is_healed_from_the_hub(ann: Machine) -> None:
-    done = ann.scaffold()
-    blob = run_git("--git-dir", ann.store.path, "rev-parse", f"main:{done.file}").strip()
-    loose = Path(ann.store.path, "objects", blob[:2], blob[2:])
-    assert loose.exists()
-    loose.unlink()
-    flaws = list(verify(ann.store, [MAIN]))
-    assert flaws
-    assert not heal(ann.store, flaws, [ann.peer]).left
-    assert list(verify(GitStore(ann.store.path), [MAIN])) == []
+def test_what_one_hub_has_on_main_goes_to_no_other(ann: Machine, hub: LocalPath, tmp_path: Path) -> None:
+    work_on(hub, tmp_path / "work", {"private": "x\n"})
+    before = ann.store.refs("refs/")
+    ann.scaffold()
+    assert ann.store.refs("refs/") == before
 
 
 # -- what is written
@@ -325,10 +327,7 @@ class Whole:
         self.kind = kind
         commit_plain(self.machine.store, DIFFERENT)
         assert self.machine.peer.push([KNOWLEDGE_REF]) == {KNOWLEDGE_REF: None}
-        settings = KnowledgeSettings(provider=kind, max_usd=0.5)
-        assert scaffold(
-            self.machine.store, kind, self.machine.peer, PeerSettings("hub", self.hub), settings, AUTHOR, 1
-        ).written
+        assert self.machine.scaffold(kind, KnowledgeSettings(provider=kind, max_usd=0.5)).written
 
     def run(self) -> str:
         waiting = Waiting()
@@ -390,9 +389,6 @@ def test_the_whole_way_where_the_package_cannot_be_had(whole: Whole) -> None:
 
 
 def test_the_settings_of_the_hub_reach_the_job(whole: Whole) -> None:
-    settings = replace(DEFAULTS, max_usd=0.0)
-    named = PeerSettings("hub", whole.hub)
-    machine = whole.machine
-    scaffold(machine.store, whole.kind, machine.peer, named, settings, AUTHOR, 2, force=True)
+    assert whole.machine.scaffold(whole.kind, replace(DEFAULTS, max_usd=0.0), force=True).written
     with pytest.raises(ProviderError, match="not everything could be merged: 1 scope failed"):
         whole.run()
