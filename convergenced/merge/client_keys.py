@@ -239,6 +239,9 @@ _LOGIN = re.compile(
 )
 """What is taken for a secret here though it may be none. A rule of `permissions` can be a whole command."""
 
+SHORTEST_SECRET = 8
+"""Characters of what is searched."""
+
 MAX_COMMAND = 120
 """Characters of a command that are shown."""
 
@@ -299,10 +302,10 @@ def holds_secret(name: str, value: Json) -> bool:
         return any(holds_secret(name, part) for part in value)
     if not isinstance(value, str):
         return False
-    return (
-        (_names_password(name) and not _is_reference(value))
-        or _LOGIN.search(value) is not None
-        or bool(find_secrets(json.dumps({name: value}).encode("ascii"), b""))
+    if _names_password(name) and not _is_reference(value):
+        return True
+    return len(value) >= SHORTEST_SECRET and (
+        _LOGIN.search(value) is not None or bool(find_secrets(json.dumps({name: value}).encode("ascii"), b""))
     )
 
 

@@ -60,7 +60,7 @@ def test_extending_is_appending_each(text: str, values: list[Any]) -> None:
     for value in values:
         one_by_one = jsontext.append(one_by_one, at, value)
     extended = jsontext.extend(text, at, values)
-    assert extended == one_by_one
+    assert extended.split() == one_by_one.split()
     count = len(jsontext.items(text, at))
     assert jsontext.cut_all(extended, at, range(count, count + len(values))) == text
 

@@ -186,6 +186,7 @@ class TestMerge:
         base = {"a": 1, "b": 1, "c": {"d": 1}}
         merged = self.merge(base, ("ann", {}, base), ("bob", {"a": 2, "b": 1, "c": {"d": 1, "e": 2}}, base))
         assert merged == ({"a": 2, "c": {"e": 2}}, ())
+        assert self.merge({"a": 2}, ("ann", {}, {"a": 1})) == ({"a": 2}, ())
 
     def test_what_is_set_differently_is_told(self) -> None:
         base = {"theme": "dark"}
@@ -381,7 +382,9 @@ class TestApply:
 
     def test_what_is_hollow_makes_room(self) -> None:
         local = b'{"permissions": [], "env": {"A": {}}}'
-        changes = setting_changes(local, doc(permissions={"allow": ["a"]}, env=["x"]))
+        wanted = doc(permissions={"allow": ["a"]}, env=["x"])
+        changes = setting_changes(local, wanted)
+        assert changes == setting_changes(b"{}", wanted)
         assert json.loads(apply_settings(local, changes)) == {"permissions": {"allow": ["a"]}, "env": ["x"]}
 
     @pytest.mark.parametrize(
