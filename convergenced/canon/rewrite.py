@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from convergenced import __version__
-from convergenced.canon.anchors import Layer, layers
+from convergenced.canon.anchors import Layer, layers, text_spelling
 from convergenced.canon.exact import Exact
 from convergenced.canon.fast import Fast
 from convergenced.canon.signed import candidates, gated_lines, is_gated, signed_spans
@@ -25,6 +25,8 @@ from convergenced.canon.windows import Windows
 from convergenced.model import Anchors, Content
 
 Rewrite = Callable[[bytes], bytes]
+
+SENTINEL_START = b"{{CC_"
 
 PIECE = 1 << 10
 """Bytes, about, for which the exact way is taken where the fast way is not sure."""
@@ -45,20 +47,30 @@ class Rewriter:
     def _forms(self) -> _Forms:
         return _forms(self.anchors)
 
-    @cached_property
+    @property
     def _text(self) -> Text | Windows:
         return _text(self.anchors)
+
+    @cached_property
+    def _spelled(self) -> tuple[bytes, ...]:
+        return tuple(text_spelling(layer.path) for layer in layers(self.anchors))
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether a text surely stays as it is: then nothing need be compiled for it."""
+        is_free = self.anchors.os != "windows" and SENTINEL_START not in data
+        return is_free and not any(anchor in data for anchor in self._spelled)
 
     def canonicalize(self, data: bytes, content: Content) -> bytes:
         """The canonical form of a whole file or of whole records."""
         if content is Content.TEXT:
-            return self._text.canonicalize(data)
+            return data if self._is_plain(data) else self._text.canonicalize(data)
         return _by_chunk(data, self._forms.canonical)
 
     def localize(self, data: bytes, content: Content) -> bytes:
         """The local form of a whole file or of whole records."""
         if content is Content.TEXT:
-            return self._text.localize(data)
+            is_plain = self.anchors.os != "windows" and SENTINEL_START not in data
+            return data if is_plain else self._text.localize(data)
         return _by_chunk(data, self._forms.local)
 
     def canonicalize_chunks(self, chunks: Iterable[bytes], content: Content) -> Iterator[bytes]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from posixpath import join, splitext
 
 from convergenced.canon.rewrite import Rewriter
-from convergenced.errors import ConvergenceError, RefusedInputError
+from convergenced.errors import RefusedInputError
 from convergenced.machine.files import RealFiles
 from convergenced.machine.folders import sweep_temporaries
 from convergenced.machine.tracked import is_tracked
@@ -23,10 +23,13 @@ from convergenced.merge.knowledge import GLOBAL, SETTINGS, DocumentPath, Scope, 
 from convergenced.model import Anchors, Content, LocalPath, Refusal
 from convergenced.ports import Files
 from convergenced.sync.replica import Machine, Replica
-from convergenced.sync.scan import MEMORY, scan_folder
+from convergenced.sync.scan import MEMORY, Scan, scan_memory
 
 CLAUDE_MD = DocumentPath("CLAUDE.md")
 NESTED_CLAUDE_MD = DocumentPath(".claude/CLAUDE.md")
+
+KEPT_S = 120.0
+"""Seconds for which places are believed. A note that appears is found then; other files have their place."""
 
 LEFTOVER_S = 60.0
 """Seconds after which a temporary file beside a document is what a crash left."""
@@ -73,6 +76,45 @@ def places(
     return search.found, search.refusals
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The places of this machine, what had to be set aside, and what reads and writes the files."""
+
+    places: tuple[Place, ...]
+    refusals: tuple[Refusal, ...]
+    files: Files
+
+
+class PlaceFinder:
+    """Finds places again and again. What was found is good for a while: links and repositories rarely change.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, machine: Machine, config_dir: LocalPath) -> None:
+        self._machine = machine
+        self._config_dir = config_dir
+        self._found: Found | None = None
+        self._basis: object = None
+        self._at = 0.0
+
+    def find(
+        self, replicas: Sequence[Replica], *, tracked_files: bool, now: float, fresh: bool = False
+    ) -> Found:
+        """The places as they were found within the last `KEPT_S` seconds.
+
+        Found anew where replicas, or whether their roots are there, changed; and with `fresh`, as it must be
+        before files are written. `now` is monotonic.
+        """
+        here = tuple(one for one in replicas if one.primary and os.path.isdir(one.root))
+        basis = here, tracked_files
+        if fresh or self._found is None or basis != self._basis or now - self._at >= KEPT_S:
+            found, refusals = places(self._machine, self._config_dir, here, tracked_files=tracked_files)
+            files = files_of(self._machine, self._config_dir, here)
+            self._found, self._basis, self._at = Found(tuple(found), tuple(refusals), files), basis, now
+        return self._found
+
+
 def files_of(machine: Machine, config_dir: LocalPath, replicas: Iterable[Replica]) -> Files:
     """What reads and writes the files of `places`, and keeps backups; it writes nowhere else."""
     own = (machine.home, machine.projects_dir, machine.backups_dir)
@@ -96,6 +138,7 @@ class _Search:
     def __init__(self, machine: Machine, tracked_files: bool) -> None:
         self._machine = machine
         self._tracked_files = tracked_files
+        self._notes_files = RealFiles([machine.projects_dir])
         self._taken: set[LocalPath] = set()
         self.found: list[Place] = []
         self.refusals: list[Refusal] = []
@@ -117,15 +160,11 @@ class _Search:
             self.found.append(Place(scope, DocumentPath(name), local, rewriter, Content.TEXT))
 
     def _notes(self, replica: Replica) -> Iterator[str]:
-        files = RealFiles([self._machine.projects_dir])
-        try:
-            scan = scan_folder(files, replica.context_dir(self._machine))
-        except ConvergenceError as error:
-            where = f"{project_scope(replica.project)}/{MEMORY}"
-            self.refusals.append(Refusal(where, error.summary, error.hint))
-            return
-        if scan is not None:
-            yield from sorted(scan.memory)
+        scan = Scan()
+        scan_memory(self._notes_files, replica.context_dir(self._machine), scan)
+        scope = project_scope(replica.project)
+        self.refusals += [replace(one, where=f"{scope}/{one.where}") for one in scan.refusals]
+        yield from sorted(scan.memory)
 
     def _add(
         self,

@@ -135,7 +135,7 @@ def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
     for entry in top:
         if entry.name == MEMORY:
             if entry.kind is Kind.FOLDER:
-                scan.has_memory_folder = _walk(files, context_dir, entry.name, scan.memory, scan, 1)
+                scan.has_memory_folder = scan_memory(files, context_dir, scan)
             else:
                 scan.refusals.append(_not_regular(entry.name, entry.kind, "a folder"))
             continue
@@ -152,6 +152,11 @@ def scan_folder(files: Files, context_dir: LocalPath) -> Scan | None:
         else:
             scan.refusals.append(_not_regular(entry.name, entry.kind, "a folder"))
     return scan
+
+
+def scan_memory(files: Files, context_dir: LocalPath, scan: Scan) -> bool:
+    """Puts the notes of a context folder into `scan`; tells whether there is a folder of them."""
+    return _walk(files, context_dir, MEMORY, scan.memory, scan, 1)
 
 
 def scan_again(files: Files, context_dir: LocalPath, former: Scan, paths: Iterable[str]) -> Scan | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convergenced.knowledge.places import places, sweep_places
+from convergenced.knowledge.places import KEPT_S, PlaceFinder, places, sweep_places
 from convergenced.machine.durable import temporary_name
 from convergenced.merge.knowledge import GLOBAL, SETTINGS
 from convergenced.model import Content, LocalPath
@@ -224,3 +224,24 @@ def test_a_nested_place_has_its_own_name(ann: KnowingMachine) -> None:
     place = next(place for place in ann.look()[0] if place.path == NESTED)
     assert place.name == "projects/app/.claude/CLAUDE.md"
     assert not place.is_memory
+
+
+def test_what_was_found_is_good_for_a_while(ann: KnowingMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = PlaceFinder(ann.machine, LocalPath(str(ann.config)))
+    searched: list[int] = []
+
+    def counted(*words: object, **named: object) -> object:
+        searched.append(1)
+        return places(*words, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("convergenced.knowledge.places.places", counted)
+    first = finder.find(ann.replicas, tracked_files=False, now=0.0)
+    assert finder.find(ann.replicas, tracked_files=False, now=KEPT_S - 1) is first
+    searched.clear()
+    assert finder.find(ann.replicas, tracked_files=False, now=KEPT_S).places
+    finder.find(ann.replicas, tracked_files=True, now=KEPT_S)
+    finder.find(ann.replicas, tracked_files=True, now=KEPT_S, fresh=True)
+    ann.root.rename(ann.home / "away")
+    gone = finder.find(ann.replicas, tracked_files=True, now=KEPT_S)
+    assert {place.scope for place in gone.places} == {GLOBAL}
+    assert len(searched) == 4
