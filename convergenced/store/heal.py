@@ -23,7 +23,7 @@ from convergenced.model import EMPTY_TREE, LocalPath, Oid
 from convergenced.ports import Peer
 from convergenced.store import damage
 from convergenced.store.branch import LOCAL, PEERS, PROJECTS
-from convergenced.store.git import GitStore
+from convergenced.store.git import BRANCHES, GitStore
 from convergenced.store.handles import store_handle
 from convergenced.store.loose import DamagedError, check_loose, write_loose
 from convergenced.store.objects import ObjectKind
@@ -245,5 +245,5 @@ def _branch_of(ref: str) -> str | None:
     if ref.startswith(LOCAL):
         return PROJECTS + ref.removeprefix(LOCAL).partition("/")[0]
     if ref.startswith(PEERS):
-        return PROJECTS + ref.removeprefix(PEERS).partition("/project/")[2]
-    return ref if ref.startswith("refs/heads/") else None
+        return BRANCHES + ref.removeprefix(PEERS).partition("/")[2]
+    return ref if ref.startswith(BRANCHES) else None

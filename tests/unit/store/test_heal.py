@@ -53,6 +53,22 @@ def test_whatever_is_missing_comes_from_a_peer(store: GitStore, hub: Path, trans
     assert [name for name in os.listdir(store.path) if name.startswith("healing-")] == []
 
 
+@pytest.mark.parametrize("branch", ["project/p", "knowledge"])
+def test_what_only_a_peers_branch_names_comes_from_that_branch(
+    store: GitStore, hub: Path, branch: str
+) -> None:
+    run_git("-C", str(hub), "update-ref", f"refs/heads/{branch}", REF)
+    tip = oid_of(store, REF)
+    store.swap(f"refs/peers/hub/{branch}", None, tip)
+    oid = oid_of(store, f"{REF}:context/a")
+    os.unlink(loose_file(store.path, oid))
+    store.swap(REF, tip, None)
+    flaws = [flaw for flaw in verify(store) if flaw.oid == oid]
+    assert [flaw.where for flaw in flaws] == [f"refs/peers/hub/{branch}"]
+    assert heal(store, flaws, [peer_at(store, hub, "git")]).left == []
+    assert is_whole(store.path)
+
+
 def oid_of_hub(hub: Path, name: str) -> Oid:
     return Oid(run_git("-C", str(hub), "rev-parse", name).strip())
 
