@@ -22,6 +22,7 @@ from convergenced.merge.sections import (
     Document,
     Key,
     Section,
+    end_of_text,
     find_blocks,
     is_text,
     parse,
@@ -86,7 +87,7 @@ def merge_markdown(current: bytes | None, versions: Sequence[Version]) -> Merged
     ]
     merge = _Merge(_NOTHING if current is None else read(current), statements)
     data = merge.render()
-    return MergedDocument(_spelled_like(model, data), tuple(merge.contradictions.values()))
+    return MergedDocument(_spelled_like(model, data), merge.contradictions(data))
 
 
 def removed_sections(base: bytes | None, data: bytes) -> tuple[str, ...]:
@@ -105,7 +106,7 @@ def removed_sections(base: bytes | None, data: bytes) -> tuple[str, ...]:
 
 def _reader(model: bytes) -> Callable[[bytes], Document]:
     """Reads documents with the line ends that the model has."""
-    is_mixed = b"\r\n" in model and not _has_crlf(model)
+    is_mixed = (b"\r\n" in model or model.endswith(b"\r")) and not _has_crlf(model)
 
     def read(data: bytes) -> Document:
         text = data.removeprefix(BOM)
@@ -139,9 +140,8 @@ class _Merge:
 
     current: Document
     statements: Sequence[_Statement]
-    contradictions: dict[bytes, str] = field(default_factory=dict)
-    """By their marks, those made here."""
-    _opponents: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
+    _made: dict[bytes, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """The marks that were made here: what they say, and the machines that they name."""
 
     def render(self) -> bytes:
         """The merged text."""
@@ -160,6 +160,11 @@ class _Merge:
         if FRONT not in kept and data.startswith(RULE + b"\n"):
             return b"\n" + data if FRONT in parse(data).sections else data
         return data
+
+    def contradictions(self, rendered: bytes) -> tuple[str, ...]:
+        """What the marks say that were made here and stand in the text."""
+        lines = set(rendered.split(b"\n")) if self._made else ()
+        return tuple(text for mark, (text, _) in self._made.items() if mark in lines)
 
     def _end(self) -> Units:
         end = self.current.end
@@ -215,13 +220,13 @@ class _Merge:
         lines: list[bytes] = []
         for piece in merge_passages(former, ours, theirs):
             lines += self._written(key, one, piece) if isinstance(piece, Dispute) else [piece]
-        return tuple(lines) if key == FRONT else tuple(_without_headings(lines))
+        return tuple(lines if key == FRONT else _without_headings(lines[: end_of_text(lines)]))
 
     def _written(self, key: Key, one: _Statement, dispute: Dispute) -> Iterator[bytes]:
         """Both texts and a mark: the one that stands there already, or one that names all who differ."""
         marks = [line for line in dispute.ours if _is_conflict(line.removeprefix(b"# "))]
-        made = [line for line in marks if line in self.contradictions]
-        former = [line for line in marks if line not in self.contradictions]
+        made = [line for line in marks if line in self._made]
+        former = [line for line in marks if line not in self._made]
         ours = [line for line in dispute.ours if line not in made and line not in former[-1:]]
         yield from ours
         for line in dispute.theirs:
@@ -229,9 +234,9 @@ class _Merge:
         if former:
             yield former[-1]
             return
-        known = [name for line in made for name in self._opponents[line]]
+        known = [name for line in made for name in self._made[line][1]]
         names = dict.fromkeys([*(known or self._authors(key, one, ours)), one.machine])
-        yield self._mark(key, tuple(names), made)
+        yield self._mark(key, tuple(names))
 
     def _authors(self, key: Key, one: _Statement, lines: Sequence[bytes]) -> Iterator[str]:
         """The machines before this one that wrote some of these lines."""
@@ -244,16 +249,13 @@ class _Merge:
             if section is not None and not texts.isdisjoint(section.body):
                 yield other.machine
 
-    def _mark(self, key: Key, names: tuple[str, ...], replaced: Sequence[bytes]) -> bytes:
+    def _mark(self, key: Key, names: tuple[str, ...]) -> bytes:
         if len(names) > 1:
             text = f"{title_of(key)}: {', '.join(names[:-1])} and {names[-1]} say different things"
         else:
             text = f"{title_of(key)}: {names[0]} says something else than what stood here"
         mark = (b"# " if key == FRONT else b"") + conflict_mark(text)
-        for line in replaced:
-            del self.contradictions[line]
-        self.contradictions[mark] = text
-        self._opponents[mark] = names
+        self._made[mark] = text, names
         return mark
 
     def _order(self) -> Iterator[Key]:

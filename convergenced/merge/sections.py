@@ -117,7 +117,7 @@ def parse(data: bytes) -> Document:
             heading, body = tuple(lines[block.start : block.end]), []
         elif block.closing:
             whole = lines[block.start : block.end]
-            end = _end_of_text(whole)
+            end = end_of_text(whole)
             body += [b"\n".join([*whole[:end], block.closing]), *whole[end:]]
         elif body or block.start >= behind:
             body.append(b"\n".join(lines[block.start : block.end]))
@@ -131,6 +131,14 @@ def is_text(unit: bytes) -> bool:
     return bool(unit.strip())
 
 
+def end_of_text(units: Sequence[bytes]) -> int:
+    """Behind which unit there are only blank lines."""
+    end = len(units)
+    while end and not is_text(units[end - 1]):
+        end -= 1
+    return end
+
+
 def title_of(key: Key) -> str:
     """What a section is called, for people."""
     if key == FRONT:
@@ -139,16 +147,8 @@ def title_of(key: Key) -> str:
 
 
 def _section(heading: tuple[bytes, ...], body: Sequence[bytes]) -> Section:
-    end = _end_of_text(body)
+    end = end_of_text(body)
     return Section(heading, tuple(body[:end]), tuple(body[end:]))
-
-
-def _end_of_text(units: Sequence[bytes]) -> int:
-    """Behind which unit there are only blank lines."""
-    end = len(units)
-    while end and not is_text(units[end - 1]):
-        end -= 1
-    return end
 
 
 def _underline(lines: Sequence[bytes], at: int) -> re.Match[bytes] | None:
