@@ -79,7 +79,7 @@ class KnowledgeMethods:
 
     def _survey(self, done: Callable[[Look], None], reply: Reply) -> None:
         desk, library = self._engine.desk, self._librarian.library
-        settings, replicas = desk.settings, [state.replica for state in desk.board.replicas.values()]
+        settings, replicas = desk.settings, self._librarian.replicas()
         desk.submit(LANE, lambda: library.survey(settings, replicas), done, lambda error: fail(reply, error))
 
     # -- doing
@@ -109,7 +109,7 @@ class KnowledgeMethods:
                 return False
             have = [
                 name
-                for name, (_, report) in self._librarian.peers.items()
+                for name, report in self._librarian.peers.items()
                 if report.in_step and name in board.peers and board.peers[name].error is None
             ]
             refused = [f"{one.where} {one.reason}" for one in found.refusals]

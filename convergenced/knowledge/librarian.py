@@ -25,6 +25,7 @@ from convergenced.ports import Store
 from convergenced.sync.board import ALL, Attention, Missing
 from convergenced.sync.desk import Desk, in_words
 from convergenced.sync.plan import retry_delay
+from convergenced.sync.replica import Replica
 from convergenced.sync.rounds import Rounds
 from convergenced.sync.side_branches import SideReport
 from convergenced.wording import plural
@@ -34,16 +35,19 @@ log = logging.getLogger(__name__)
 LANE = "knowledge"
 SYNTHESIS_LANE = "knowledge-synthesis"
 
-EVERY = 20.0
-"""Seconds between two looks where no hint came: they cost a `stat` for each document."""
+BLIND = 60.0
+"""Seconds between two looks where hints may be missing; else looks follow hints, and the rescan."""
+AGAIN = 2.0
+"""Seconds after which a file is looked at again that was being written."""
 HELD_POLL = 10.0
 """Seconds between two looks whether Claude Code still runs, while something waits for its end."""
 SETTLE = 20.0
 """Seconds for which nothing may have changed before a model is asked."""
 SPREAD = 40.0
 """Seconds over which machines spread that would all ask: who comes later finds it done."""
-LATER = 600.0
-"""Seconds, at least, after which a synthesis that failed is tried again by itself."""
+LATER, LAST = 600.0, 86_400.0
+"""Seconds after which a synthesis that failed is tried again by itself, where nothing changed: at first, and
+at the most. Each failure makes it four times as long, for asking may cost something each time."""
 
 
 class KnowledgeBranch:
@@ -76,8 +80,8 @@ class Librarian:
         """What the newest look found."""
         self.trouble: dict[str, _Trouble] = {}
         """By what does not work: `look` or `synthesis`."""
-        self.peers: dict[str, tuple[float, SideReport]] = {}
-        """What the newest round with each peer did about the branch, and when that was (monotonic)."""
+        self.peers: dict[str, SideReport] = {}
+        """What the newest round with each peer did about the branch."""
         self.synthesizing: str | None = None
         """How far a synthesis under way is, in words."""
         self._stop = threading.Event()
@@ -92,6 +96,9 @@ class Librarian:
         self._synthesis_at: float | None = None
         self._awaited: tuple[Scope, ...] = ()
         """The scopes for which `_synthesis_at` stands."""
+        self._tried: tuple[Oid | None, tuple[Scope, ...]] | None = None
+        """What the newest synthesis began with: the same again is not tried soon."""
+        self._attention: list[Attention] = []
         self._wishes: list[_Wished] = []
         rounds.on_sides = self._exchanged
         self.settings_changed()
@@ -148,12 +155,12 @@ class Librarian:
         self._failures["synthesis"] = 0
         self.trouble.clear()
         if self.is_on:
-            self._awaited = ()
+            self._awaited, self._tried = (), None
             self.look()
             self._rounds.offer_sides()
         else:
             self.library.unwatch()
-            self.last, self._synthesis_at = None, None
+            self.last, self._synthesis_at, self._attention = None, None, []
             self.peers.clear()
 
     def close(self) -> None:
@@ -161,14 +168,20 @@ class Librarian:
         self._stop.set()
         self.library.unwatch()
 
+    def replicas(self) -> list[Replica]:
+        """The folders whose projects' documents are looked at."""
+        board = self._desk.board
+        states = board.replicas.values()
+        return [state.replica for state in states if not board.is_paused(state.replica.project)]
+
     # -- looking
 
     def _look(self) -> None:
         desk, started = self._desk, self._desk.clock.monotonic()
         self._busy = True
-        self._poll_at = started + EVERY
+        self._poll_at = started + (BLIND if self.library.is_blind else desk.pace.rescan)
         self._asked = self._first_change = self._last_change = self._held_at = None
-        settings, replicas = desk.settings, [state.replica for state in desk.board.replicas.values()]
+        settings, replicas = desk.settings, self.replicas()
         wishes, self._wishes = self._wishes, []
         wish = Wish.united(one.wish for one in wishes)
 
@@ -180,7 +193,7 @@ class Librarian:
         def failed(error: Exception) -> None:
             self._busy = False
             self._failures["look"] += 1
-            self._poll_at = desk.clock.monotonic() + max(EVERY, retry_delay(self._failures["look"]))
+            self._poll_at = desk.clock.monotonic() + max(BLIND, retry_delay(self._failures["look"]))
             self._note_trouble("look", error)
             for one in wishes:
                 one.failed(error)
@@ -195,6 +208,9 @@ class Librarian:
         if not self.is_on:
             return
         self.library.watch(lambda path: desk.post(lambda: self._changed(path)))
+        self._attention = found.attention()
+        if found.retry:
+            self._poll_at = min(self._poll_at, desk.clock.monotonic() + AGAIN)
         if found.documents:
             desk.note("knowledge", None, f"shared {_some(found.documents)}")
         for path in found.written:
@@ -207,7 +223,7 @@ class Librarian:
             self._held_at = desk.clock.monotonic()
             if former is None or not former.held:
                 desk.note("hold", None, f"{_some(found.held_names)} held: {found.held}")
-        if found.tip is not None and (former is None or former.tip != found.tip):
+        if any(report.tracked != found.tip for report in self.peers.values()):
             self._rounds.offer_sides()
         self._plan_synthesis()
 
@@ -221,8 +237,9 @@ class Librarian:
         report = reports.get(KNOWLEDGE_REF)
         if report is None:
             return
-        _, former = self.peers.get(name, (0.0, None))
-        self.peers[name] = self._desk.clock.monotonic(), report
+        former = self.peers.get(name)
+        self.peers[name] = report
+        self.peers = {peer: one for peer, one in self.peers.items() if peer in self._desk.board.peers}
         if report.error is not None and (former is None or str(former.error) != str(report.error)):
             self._desk.note("knowledge", None, f"{name}: {report.error.summary}")
         if report.fetched:
@@ -243,8 +260,8 @@ class Librarian:
         now, wait = self._desk.clock.monotonic(), 0.0
         if self._desk.settings.knowledge.provider != "none":
             wait = SETTLE + SPREAD * self._desk.surroundings.chance()
-        if self._failures["synthesis"] and due == self._awaited:
-            wait = max(LATER, retry_delay(self._failures["synthesis"]))
+        if self._tried == (self.last.tip if self.last is not None else None, due):
+            wait = min(LAST, LATER * 4.0 ** max(0, min(self._failures["synthesis"], 8) - 1))
         self._synthesis_at, self._awaited = now + wait, due
 
     @property
@@ -277,6 +294,8 @@ class Librarian:
     ) -> None:
         desk, settings = self._desk, self._desk.settings
         self.synthesizing = "begins"
+        if self.last is not None:
+            self._tried = self.last.tip, self.last.due
 
         def tell(text: str) -> None:
             desk.post(lambda: self._show(text))
@@ -353,10 +372,14 @@ class Librarian:
         if look.due and self.synthesizes_here and self._desk.settings.knowledge.provider == "none":
             found.append(Missing("", "CLAUDE.md and settings are being merged", "work"))
         for name, peer in self._desk.board.peers.items():
-            at, report = self.peers.get(name, (-1.0, None))
+            report = self.peers.get(name)
             if peer.error is not None:
-                continue  # it is told of for every project, and without one by its own
-            if report is None or at < since or (report.tip != look.tip and report.error is None):
+                found.append(Missing("", f"{name} fails: {peer.error}", "peer"))
+            elif (
+                report is None
+                or peer.started_at < since
+                or (report.tracked != look.tip and report.error is None)
+            ):
                 found.append(Missing("", f"knowledge is not exchanged with {name} yet", "work"))
             elif report.error is not None:
                 found.append(Missing("", f"{name}: {report.error.summary}", "peer"))
@@ -367,12 +390,10 @@ class Librarian:
         if not self.is_on:
             return []
         found = [Attention(KIND, None, f"knowledge: {one.text}", one.hint) for one in self.trouble.values()]
-        for name, (_, report) in self.peers.items():
+        for name, report in self.peers.items():
             if report.error is not None and name in self._desk.board.peers:
                 found.append(Attention(KIND, None, report.error.summary, report.error.hint))
-        if self.last is not None:
-            found += self.last.attention()
-        return found
+        return found + self._attention
 
 
 @dataclass(frozen=True, slots=True)

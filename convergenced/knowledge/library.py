@@ -155,6 +155,11 @@ class Library:
             log.warning("%s; changes are found by looking", error)
         self._watched = self._wanted
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether hints may be missing."""
+        return not self._watched or self._hints.trouble() is not None
+
     def unwatch(self) -> None:
         """Ends that."""
         self._hints.stop()
