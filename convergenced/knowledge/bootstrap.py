@@ -14,7 +14,7 @@ from convergenced.knowledge.provider import Model, PartialAnswerError
 from convergenced.knowledge.withholding import Withholding
 from convergenced.merge.markdown import Version, merge_markdown
 from convergenced.merge.memory import INDEX
-from convergenced.merge.sections import find_blocks, is_text
+from convergenced.merge.sections import PREAMBLE, find_blocks, is_text, parse
 from convergenced.wording import plural
 
 MOST_LINES = 200
@@ -82,12 +82,17 @@ def _line(text: str) -> str:
 
 
 def _joined(title: str, existing: bytes | None, body: bytes) -> bytes:
-    """The body below the first heading of what stands there, or below one of its own."""
+    """The body below the first heading of what stands there, or below one of its own.
+
+    What it says before its first heading gets one, so that it does not mix with what is said there.
+    """
     if existing is None or not is_text(existing):
         return b"# %s\n\n%s" % (_line(title).encode(), body)
     lines = existing.split(b"\n")
     heading = next((block for block in find_blocks(lines) if block.level == 1), None)
     below = b"" if heading is None else b"\n".join(lines[heading.start : heading.end]) + b"\n\n"
+    if parse(body).sections[PREAMBLE].body:
+        body = b"## From memory\n\n" + body
     return merge_markdown(existing, [Version("memory", below + body, None)]).data
 
 
@@ -132,16 +137,16 @@ def _from_notes(notes: Mapping[str, bytes], titles: Sequence[bytes], withheld: W
     if worked_on:
         lines += [b"## Lately worked on", b"", *(b"- " + each for each in worked_on[:MOST_TITLES]), b""]
     if left_out:
-        named = [*left_out[:MOST_NAMED], *_more(len(left_out) - MOST_NAMED)]
-        lines += [b"Left out for its length: %s." % ", ".join(named).encode("utf-8", "replace"), b""]
+        named = ", ".join(left_out[:MOST_NAMED]) + _and_others(len(left_out) - MOST_NAMED)
+        lines += [f"Left out for its length: {named}.".encode("utf-8", "replace"), b""]
     if secrets:
         said = f"Left out: {plural(secrets, 'line')} with an apparent secret."
         lines += [said.encode(), b""]
     return b"\n".join(lines)
 
 
-def _more(count: int) -> list[str]:
-    return [f"and {plural(count, 'other note')}"] if count > 0 else []
+def _and_others(count: int) -> str:
+    return f" and {plural(count, 'other note')}" if count > 0 else ""
 
 
 def _without_secrets(data: bytes, withheld: Withholding) -> tuple[bytes, int]:
