@@ -33,6 +33,10 @@ MAX_TEXTS = 200
 MAX_TEXT = 1_000
 """Characters of each, at most."""
 
+MAX_FORMER = 5
+"""Versions of a consolidated document that are remembered, at most. A machine that applied an older one has
+been heard since."""
+
 MAX_LOG_TEXT = 200
 """Characters that an entry of the log says of what happened, at most."""
 
@@ -54,16 +58,23 @@ def contributions(knowledge: Knowledge, scope: Scope) -> tuple[Contribution, ...
     """What a synthesis of the scope has to take in, sorted by path and machine.
 
     A machine's document started from what the last synthesis had of it, as long as the machine applied
-    nothing else since; else from what it applied. One that is the consolidated one says nothing.
+    nothing else since; else from what it applied. But where that is nothing the consolidated document was
+    made from (of two syntheses at once, the one that gave way), all that is new since the last synthesis
+    is still to be taken in. A document that is the consolidated one says nothing.
     """
-    written = knowledge.records.get(scope, ScopeRecord()).written
-    current = knowledge.consolidated.get(scope, {})
+    record = knowledge.records.get(scope, ScopeRecord())
+    written, current = record.written, knowledge.consolidated.get(scope, {})
     found: list[Contribution] = []
     for machine, known in knowledge.machines.items():
         used = {} if written is None else written.inputs.get(machine, {})
         applied = known.applied.get(scope, {})
         for path, document in known.documents.get(scope, {}).items():
-            base = _base(used.get(path), applied.get(path))
+            base, before = applied.get(path), used.get(path)
+            has_given_way = base not in (None, current.get(path), *record.former.get(path, ()))
+            if before is not None and (before.applied == base or has_given_way):
+                base = before.document
+            elif written is not None and has_given_way:
+                base = None
             if document not in (base, current.get(path)):
                 found.append(Contribution(machine, path, document, base))
     return tuple(sorted(found, key=lambda one: (one.path, one.machine)))
@@ -111,13 +122,18 @@ def with_synthesis(
 
     A rejection of the scope is forgotten.
     """
-    merged = {**knowledge.consolidated.get(scope, {}), **documents}
-    former = knowledge.records.get(scope, ScopeRecord())
+    current = knowledge.consolidated.get(scope, {})
+    merged = {**current, **documents}
+    record = knowledge.records.get(scope, ScopeRecord())
+    former = dict(record.former)
+    for path, oid in current.items():
+        if merged[path] != oid:
+            former[path] = (oid, *former.get(path, ()))[:MAX_FORMER]
     kept = replace(synthesis, marks=_bounded(synthesis.marks))
     known = replace(
         knowledge,
         consolidated={**knowledge.consolidated, scope: merged} if merged else knowledge.consolidated,
-        records={**knowledge.records, scope: replace(former, written=kept, rejected=None)},
+        records={**knowledge.records, scope: replace(record, written=kept, rejected=None, former=former)},
     )
     text = plural(len(synthesis.inputs), "machine")
     if synthesis.marks:
@@ -132,10 +148,6 @@ def with_rejection(knowledge: Knowledge, scope: Scope, rejection: Rejection) -> 
     known = replace(knowledge, records={**knowledge.records, scope: replace(former, rejected=kept)})
     text = f"{plural(len(rejection.claims), 'claim')} found nowhere: {'; '.join(rejection.claims)}"
     return _logged(known, scope, rejection, "rejected", text)
-
-
-def _base(used: Input | None, applied: Oid | None) -> Oid | None:
-    return used.document if used is not None and used.applied == applied else applied
 
 
 def _is_rejected(knowledge: Knowledge, scope: Scope) -> bool:

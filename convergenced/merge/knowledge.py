@@ -154,6 +154,9 @@ class ScopeRecord:
     rejected: Rejection | None = None
     revision: int = 0
     """As a machine's; grows where `written` or the consolidated documents of the scope change."""
+    former: Mapping[DocumentPath, tuple[Oid, ...]] = field(default_factory=dict)
+    """What the consolidated documents were made from, the latest first, a few of each: a machine that
+    applied one of these holds nothing that was not considered."""
     other: Fields = field(default_factory=dict)
 
 

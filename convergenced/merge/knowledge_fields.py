@@ -7,6 +7,7 @@ alone and reported once for each file.
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from convergenced.errors import RefusedInputError
 from convergenced.merge.documents import MAX_DOCUMENT, Fields, Json, check_schema, parse_fields
@@ -60,8 +61,19 @@ class Sieve:
         """Blobs by path, of documents that the scope can have."""
         found: dict[DocumentPath, Oid] = {}
         for path, oid in self.fields(value).items():
-            if is_document(scope, path) and isinstance(oid, str) and _OID.fullmatch(oid):
-                found[DocumentPath(path)] = Oid(oid)
+            if is_document(scope, path) and _is_oid(oid):
+                found[DocumentPath(path)] = oid
+            else:
+                self.drop(f"{path[:_SHOWN]!r} names no document")
+        return found
+
+    def series(self, scope: Scope, value: Json) -> dict[DocumentPath, tuple[Oid, ...]]:
+        """Lists of blobs by path."""
+        found: dict[DocumentPath, tuple[Oid, ...]] = {}
+        for path, oids in self.fields(value).items():
+            known = [oid for oid in oids if _is_oid(oid)] if isinstance(oids, list) else []
+            if is_document(scope, path) and isinstance(oids, list) and len(known) == len(oids) > 0:
+                found[DocumentPath(path)] = tuple(known)
             else:
                 self.drop(f"{path[:_SHOWN]!r} names no document")
         return found
@@ -85,6 +97,10 @@ class Sieve:
             elif kept := self.documents(scope, documents):
                 found[MachineId(machine)] = kept
         return found
+
+
+def _is_oid(value: Json) -> TypeGuard[Oid]:
+    return isinstance(value, str) and _OID.fullmatch(value) is not None
 
 
 def read_fields(reading: Reading, oid: Oid | None, where: str, largest: int = MAX_DOCUMENT) -> Fields:

@@ -43,7 +43,7 @@ _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 _MACHINE = ("schema", "name", "applied", "revision")
 _RECORDS = ("schema", "scopes")
-_RECORD = ("written", "rejected", "revision")
+_RECORD = ("written", "rejected", "revision", "former")
 _MADE = ("at", "machine", "provider", "model", "prompt", "usd", "inputs")
 _SYNTHESIS = (*_MADE, "outcome", "applied", "marks")
 _REJECTION = (*_MADE, "claims")
@@ -114,6 +114,8 @@ def record_fields(record: ScopeRecord) -> dict[str, Json]:
         fields["written"] = _synthesis_fields(record.written)
     if record.rejected is not None:
         fields["rejected"] = _rejection_fields(record.rejected)
+    if former := {path: list(oids) for path, oids in record.former.items() if oids}:
+        fields["former"] = {path: list[Json](oids) for path, oids in former.items()}
     return fields
 
 
@@ -136,7 +138,13 @@ def _parse_record(sieve: Sieve, scope: Scope, value: Json) -> ScopeRecord:
             rejected = _parse_rejection(fields_of(fields["rejected"]))
     except RefusedInputError as error:
         sieve.drop(f"{scope}: {error.summary}")
-    return ScopeRecord(written, rejected, sieve.revision(fields), others_of(fields, _RECORD))
+    return ScopeRecord(
+        written=written,
+        rejected=rejected,
+        revision=sieve.revision(fields),
+        former=sieve.series(scope, fields.get("former", {})),
+        other=others_of(fields, _RECORD),
+    )
 
 
 def _parse_synthesis(sieve: Sieve, scope: Scope, fields: Fields) -> Synthesis:

@@ -202,6 +202,74 @@ def test_what_is_written_is_what_is_read(steps: list[Step]) -> None:
         assert read_knowledge(store, tree) == (known, [])
 
 
+class Sayings:
+    """Machines whose documents are sets of words: each adds words of its own, and none is to go away."""
+
+    def __init__(self) -> None:
+        self.story = Story()
+        self.said: set[str] = set()
+
+    def add(self, machine: MachineId) -> None:
+        """The machine writes one more word."""
+        word = f"w{len(self.said):03}"
+        self.said.add(word)
+        own = self.story.own.get(machine, MachineKnowledge()).documents.get(GLOBAL, {}).get(CLAUDE)
+        self.story.snapshot(machine, GLOBAL, " ".join(sorted({*self.words(own), word})), 1)
+
+    def exchange(self, machine: MachineId, other: MachineId) -> None:
+        self.story.exchange(machine, other)
+
+    def apply(self, machine: MachineId) -> None:
+        self.story.apply(machine, GLOBAL, 1)
+
+    def synthesize(self, machine: MachineId, at: int) -> None:
+        """What is consolidated takes in what each adds to, and takes away from, what it started from."""
+        known = self.story.known(machine)
+        if GLOBAL not in due_scopes(known):
+            return
+        merged = self.words(known.consolidated.get(GLOBAL, {}).get(CLAUDE))
+        for one in contributions(known, GLOBAL):
+            base, now = self.words(one.base), self.words(one.document)
+            merged = (merged - (base - now)) | (now - base)
+        self.story.synthesize(machine, GLOBAL, " ".join(sorted(merged)), at)
+
+    def rest(self) -> None:
+        """Everybody hears of everybody, all is taken in, and applied."""
+        for _ in range(4):
+            self.story.settle()
+            self.synthesize(ANN, 5)
+            self.story.settle()
+            for machine in MACHINES:
+                self.apply(machine)
+
+    def words(self, document: Oid | None) -> set[str]:
+        return set() if document is None else {*self.story.stores[ANN].read_blob(document).decode().split()}
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), WHO),
+            st.tuples(st.just("apply"), WHO),
+            st.tuples(st.just("synthesize"), WHO, WHEN),
+            st.tuples(st.just("exchange"), WHO, WHO),
+            st.tuples(st.just("exchange"), WHO, WHO),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_somebody_wrote_ends_up_with_everybody(steps: list[Step]) -> None:
+    sayings = Sayings()
+    for name, *arguments in steps:
+        getattr(sayings, name)(*arguments)
+    sayings.rest()
+    known = sayings.story.known(ANN)
+    assert due_scopes(known) == []
+    assert sayings.words(known.consolidated.get(GLOBAL, {}).get(CLAUDE)) == sayings.said
+    for machine, held in sayings.story.own.items():
+        assert held.documents == known.consolidated, machine
+
+
 PLAIN = ["global", "projects/p", "CLAUDE.md", ANN, "schema", "x"]
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.one_of(
@@ -244,7 +312,9 @@ REJECTED = loosely(**MADE, inputs=st.text(max_size=3), claims=st.lists(st.text(m
 FILES = st.tuples(
     loosely(schema=st.just(1), name=st.just("Ann"), applied=OIDS, revision=st.integers(0, 9), later=VALUES),
     loosely(
-        scopes=keyed(loosely(written=WRITTEN, rejected=REJECTED, revision=st.integers(0, 9), later=VALUES)),
+        scopes=keyed(
+            loosely(written=WRITTEN, rejected=REJECTED, revision=st.integers(0, 9), former=OIDS, later=VALUES)
+        ),
         later=VALUES,
     ),
     st.lists(loosely(**MADE), max_size=4) | VALUES,

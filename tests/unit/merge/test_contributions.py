@@ -63,6 +63,13 @@ class Story:
         held = {GLOBAL: self.known.consolidated[GLOBAL]}
         return self._with(machine, replace(self.known.machines[machine], documents=held, applied=held))
 
+    def lose(self, text: str, taken_in: Knowledge) -> Story:
+        """A synthesis of what was known then, made at the same time, stands instead of the last one."""
+        made = synthesis(taken_in)
+        beside = with_synthesis(taken_in, GLOBAL, documents(self.store, {CLAUDE: text}), made)
+        self.known = replace(self.known, consolidated=beside.consolidated, records=beside.records)
+        return self
+
     def retire(self, machine: MachineId) -> Story:
         """The machine takes part no more."""
         self.known = replace(
@@ -97,6 +104,20 @@ def begun() -> Story:
 
 def both_applied() -> Story:
     return begun().apply(ANN).apply(BOB)
+
+
+def _gave_way(happen: Callable[[Story], Story]) -> Story:
+    """Ann edits, a synthesis takes that in, and another that does not know it stands in the end."""
+    story = both_applied()
+    before = story.known
+    return happen(story.edit(ANN, "a2").synthesize("c2")).lose("beside", before)
+
+
+def _applied_meanwhile(happen: Callable[[Story], Story]) -> Story:
+    """Bob applies what is consolidated while a synthesis is made that has not heard of it."""
+    story = begun().edit(ANN, "a2")
+    before = story.known
+    return happen(story.apply(BOB).lose("c2", before))
 
 
 STORIES: dict[str, tuple[Callable[[], Story], list[tuple[str, str, str | None]]]] = {
@@ -147,6 +168,26 @@ STORIES: dict[str, tuple[Callable[[], Story], list[tuple[str, str, str | None]]]
     ),
     "a machine that joins later": (lambda: both_applied().edit(CYD, "d1"), [(CYD, "d1", None)]),
     "a machine that joins with what is consolidated": (lambda: both_applied().edit(CYD, "c1"), []),
+    "what was applied of a synthesis that gave way is still to be taken in": (
+        lambda: _gave_way(lambda story: story.apply(ANN)),
+        [(ANN, "c2", "c1")],
+    ),
+    "and what was written on top of it": (
+        lambda: _gave_way(lambda story: story.apply(ANN).edit(ANN, "a3")),
+        [(ANN, "a3", "c1")],
+    ),
+    "also of a machine that joined in": (
+        lambda: _gave_way(lambda story: story.edit(CYD, "d1").synthesize("c2").apply(CYD)),
+        [(ANN, "a2", "c1"), (CYD, "c2", None)],
+    ),
+    "what was applied while a synthesis on top of it was made did not give way": (
+        lambda: _applied_meanwhile(lambda story: story),
+        [],
+    ),
+    "and is what a later edit starts from": (
+        lambda: _applied_meanwhile(lambda story: story.edit(BOB, "b2")),
+        [(BOB, "b2", "c1")],
+    ),
     "a rejection takes nothing in": (
         lambda: Story().edit(ANN, "a1").edit(BOB, "b1").reject(),
         [(ANN, "a1", None), (BOB, "b1", None)],

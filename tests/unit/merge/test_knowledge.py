@@ -100,6 +100,7 @@ def whole(store: MemoryStore) -> Knowledge:
                     at=101, machine=ANN, provider="claude", inputs="d", claims=("x",), usd=1.0, other=newer
                 ),
                 revision=3,
+                former={CLAUDE: (one, other)},
                 other=newer,
             ),
             PROJ: ScopeRecord(revision=1),
@@ -445,6 +446,14 @@ class TestMalformedFiles:
         )
         assert read_knowledge(store, tree)[0].records == {GLOBAL: ScopeRecord(revision=4)}
         assert list(reasons(store, tree)) == [RECORDS]
+
+    def test_what_a_document_was_before_is_sifted(self, store: MemoryStore) -> None:
+        oid = store.write_blob(b"x")
+        former: Json = {"CLAUDE.md": [oid, oid], "x": [oid], "settings.json": [oid, 1]}
+        tree = tree_of(store, {RECORDS: document(scopes={"global": {"former": former}})})
+        knowledge, refusals = read_knowledge(store, tree)
+        assert knowledge.records == {GLOBAL: ScopeRecord(former={CLAUDE: (oid, oid)})}
+        assert "and 1 more" in refusals[0].reason
 
     def test_what_goes_into_a_synthesis_is_sifted(self, store: MemoryStore) -> None:
         oid = store.write_blob(b"x")
