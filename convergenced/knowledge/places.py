@@ -86,17 +86,12 @@ class Found:
 
 
 class PlaceFinder:
-    """Finds places again and again. What was found is good for a while: links and repositories rarely change.
-
-    Not for several threads at once.
-    """
+    """Finds places again and again; what was found is good for a while, as they rarely change."""
 
     def __init__(self, machine: Machine, config_dir: LocalPath) -> None:
         self._machine = machine
         self._config_dir = config_dir
-        self._found: Found | None = None
-        self._basis: object = None
-        self._at = 0.0
+        self._kept: tuple[object, float, Found] | None = None
 
     def find(
         self, replicas: Sequence[Replica], *, tracked_files: bool, now: float, fresh: bool = False
@@ -108,11 +103,14 @@ class PlaceFinder:
         """
         here = tuple(one for one in replicas if one.primary and os.path.isdir(one.root))
         basis = here, tracked_files
-        if fresh or self._found is None or basis != self._basis or now - self._at >= KEPT_S:
-            found, refusals = places(self._machine, self._config_dir, here, tracked_files=tracked_files)
-            files = files_of(self._machine, self._config_dir, here)
-            self._found, self._basis, self._at = Found(tuple(found), tuple(refusals), files), basis, now
-        return self._found
+        if self._kept is not None and not fresh:
+            former, at, found = self._kept
+            if former == basis and now - at < KEPT_S:
+                return found
+        listed, refusals = places(self._machine, self._config_dir, here, tracked_files=tracked_files)
+        found = Found(tuple(listed), tuple(refusals), files_of(self._machine, self._config_dir, here))
+        self._kept = basis, now, found
+        return found
 
 
 def files_of(machine: Machine, config_dir: LocalPath, replicas: Iterable[Replica]) -> Files:

@@ -53,6 +53,9 @@ LARGE = 0.5
 
 ID_DIGITS = 12
 
+COMMENT = b"<!--"
+"""Where a text has none, it has no marks."""
+
 REMOVED = "it was removed here"
 EDITED = "edited here since; a synthesis takes that in first"
 
@@ -228,9 +231,11 @@ class _Planning:
             return Standing(scope, path, place.local, "waits", str(error))
 
     def _here(self, place: Place, current: Oid, mine: Contribution | None) -> Standing:
+        known = self._me.documents.get(place.scope, {}).get(place.path)
+        if known == current and COMMENT not in self._store.read_blob(current):
+            return Standing(place.scope, place.path, place.local, "same")
         wanted = localized(self._store, place, current)
         marks = () if place.path == SETTINGS else tuple(find_marks(wanted))
-        known = self._me.documents.get(place.scope, {}).get(place.path)
         standing = Standing(place.scope, place.path, place.local, "same", "", marks)
         if known == current:
             return standing
