@@ -162,7 +162,7 @@ def _refused(name: str, file: str, reason: str) -> PeerRefusedError:
 def workflow(kind: Forge, settings: KnowledgeSettings) -> str:
     """The text of the file, with what `settings` say about cost and claims."""
     command = (
-        "python -m convergenced.knowledge.pipeline --repository . --push {push}"
+        "python -P -m convergenced.knowledge.pipeline --repository . --push {push}"
         f" --max-usd {settings.max_usd:g} --reject-above {settings.reject_above}"
     )
     if settings.model:

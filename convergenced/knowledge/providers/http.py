@@ -46,6 +46,8 @@ MAX_SAID = 300
 MAX_REDIRECTS = 5
 
 _CHUNK = 64 * 1024
+_LOOK_S = 0.1
+"""Seconds between looks at whether to stop, while a server does not answer."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD = frozenset({307, 308})
 _OVERLOADED = frozenset({502, 503, 504})
@@ -99,7 +101,7 @@ class Pace:
         """Waits. Raises `StoppedError`, and `OutOfTimeError` where nothing is left."""
         self.check()
         if self.left() <= 0:
-            raise OutOfTimeError("it took longer than it may")
+            raise OutOfTimeError("it took longer than it may", "look again later")
         self._wait(min(seconds, self.left()))
         self.check()
 
@@ -242,7 +244,34 @@ class Api:
         *,
         trusted: bool,
     ) -> Reply:
+        """One request, in a thread beside, which a stop leaves to its own end."""
         self._pace.check()
+        found: list[Reply | BaseException] = []
+
+        def work() -> None:
+            try:
+                found.append(self._exchange(method, url, data, take, trusted=trusted))
+            except BaseException as error:  # noqa: BLE001 (raised again below)
+                found.append(error)
+
+        beside = threading.Thread(target=work, name="knowledge-http", daemon=True)
+        beside.start()
+        while beside.is_alive():
+            beside.join(_LOOK_S)
+            self._pace.check()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    def _exchange(
+        self,
+        method: Method,
+        url: str,
+        data: bytes | None,
+        take: Callable[[Iterator[bytes]], bytes],
+        *,
+        trusted: bool,
+    ) -> Reply:
         headers = {"User-Agent": f"convergence/{__version__}"}
         if trusted:
             headers |= {**self._access.headers, **self._access.credential}

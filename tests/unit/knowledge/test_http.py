@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convergenced.knowledge.provider import ProviderError
 from convergenced.knowledge.providers import http
@@ -131,6 +133,39 @@ def test_a_stop_ends_a_wait_at_once(server: Echo) -> None:
     with pytest.raises(StoppedError):
         Api(Access(server.url, {}, {}, {}), pace).get("/x")
     ending.join()
+
+
+def test_a_stop_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "SOCKET_S", 1000.0)
+    stop, left = threading.Event(), threading.Event()
+
+    class Silent(Server):
+        def answer(self, asked: Asked) -> Answer:
+            stop.set()
+            left.wait()
+            return Answer(204)
+
+    with serving(Silent()) as server:
+        try:
+            with pytest.raises(StoppedError):
+                api(server.url, Waiting(), stop=stop).get("/x")
+        finally:
+            left.set()
+
+
+@given(
+    st.sampled_from([200, 403, 429]),
+    st.dictionaries(
+        st.sampled_from(
+            ["retry-after", "date", "ratelimit-reset", "x-ratelimit-reset", "x-ratelimit-remaining"]
+        ),
+        st.text() | st.integers().map(str) | st.sampled_from(["0", "Thu, 01 Jan 2026 00:00:30 GMT"]),
+    ),
+    st.binary(),
+)
+def test_no_header_confuses_it(status: int, headers: dict[str, str], body: bytes) -> None:
+    wait = limited_for(Reply(status, headers, body), 1_767_225_600.0)
+    assert wait is None or 0 <= wait < 1e13
 
 
 def test_no_time_is_left() -> None:

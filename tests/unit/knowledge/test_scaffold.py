@@ -231,7 +231,9 @@ def test_the_workflow_for_github() -> None:
     install, merge = found["jobs"]["synthesize"]["steps"][-2:]
     assert install["run"] == "pip install 'convergenced[synthesis]'"
     assert merge["env"] == {"ANTHROPIC_API_KEY": "${{ secrets.ANTHROPIC_API_KEY }}"}
-    assert merge["run"].startswith("python -m convergenced.knowledge.pipeline --repository . --push origin")
+    assert merge["run"].startswith(
+        "python -P -m convergenced.knowledge.pipeline --repository . --push origin"
+    )
     # What others can choose stands in no line that a shell reads.
     assert not any("${{" in step.get("run", "") for step in found["jobs"]["synthesize"]["steps"])
 
