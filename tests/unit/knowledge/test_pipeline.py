@@ -266,6 +266,28 @@ def test_others_push_for_ever(tmp_path: Path) -> None:
     assert sum("others pushed meanwhile" in line for line in hub.log) == MAX_PUSHES
 
 
+def test_two_at_once_end_in_one_result(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, DIFFERENT)
+    answers = iter(["# Build\nmake or ninja\n", "# Build\nninja or make\n"])
+    begun = [False]
+
+    def hook(step: str) -> None:
+        if step == "merge.advanced" and not begun[0]:
+            begun[0] = True
+            assert hub.run(ASKING, api.environ) == 0  # a whole run within the other one
+
+    with MessagesApi(merging(lambda _: next(answers))) as api:
+        steps.hook = hook
+        try:
+            assert hub.run(ASKING, api.environ) == 0
+        finally:
+            steps.hook = None
+        merged = hub.texts()["CLAUDE.md"]
+        assert merged in ("# Build\nmake or ninja\n", "# Build\nninja or make\n")
+        assert hub.run(ASKING, api.environ) == 0
+    assert hub.ending() == Ending(None, "nothing changed since the last merge")
+
+
 def test_the_hub_takes_no_push(tmp_path: Path) -> None:
     hub = Hub(tmp_path, DIFFERENT)
     hook = Path(hub.path, "hooks", "pre-receive")
