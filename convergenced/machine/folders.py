@@ -22,6 +22,9 @@ NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENAME
 MAX_SWEEP_DEPTH = 16
 """How deep `sweep_temporaries` descends; a context folder is 3 deep, memory a little more."""
 
+MAX_NAMED = 3
+"""Roots that a refusal names, at most."""
+
 _ROOT = os.O_RDONLY | os.O_DIRECTORY
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -96,9 +99,8 @@ class Folders:
     def _open_or_make(self, folder: str, make: bool, made: list[tuple[int, str]]) -> int:
         root, names = self._split(folder)
         if self._roots and root not in self._roots:
-            raise RefusedInputError(
-                f"{folder} is outside {' and '.join(sorted(self._roots))}", "it is not written to"
-            )
+            named = sorted(self._roots, key=len)[:MAX_NAMED]
+            raise RefusedInputError(f"{folder} is outside {' and '.join(named)}", "it is not written to")
         if make and not os.path.isdir(root):
             make_private_folders(root)
         descriptor = os.open(root, _ROOT)
