@@ -18,7 +18,6 @@ from convergenced.merge.passages import Dispute, Units, merge_passages
 from convergenced.merge.sections import (
     FRONT,
     PREAMBLE,
-    RULE,
     Document,
     Key,
     Section,
@@ -152,14 +151,12 @@ class _Merge:
             section = kept[key]
             if len(section.heading) > 1 and lines and is_text(lines[-1]):
                 lines.append(b"")
-            lines += section.heading
-            lines += [RULE, *section.body, RULE] if key == FRONT else section.body
+            lines += (*section.heading, *section.body)
             if key != order[-1]:
                 lines += (b"",) * is_text(b"".join(lines[-1:])) if section.tail is None else section.tail
         data = b"\n".join([*lines, *self._end()])
-        if FRONT not in kept and data.startswith(RULE + b"\n"):
-            return b"\n" + data if FRONT in parse(data).sections else data
-        return data
+        is_taken_for_front = FRONT not in kept and data[:3] == b"---" and FRONT in parse(data).sections
+        return b"\n" + data if is_taken_for_front else data
 
     def contradictions(self, rendered: bytes) -> tuple[str, ...]:
         """What the marks say that were made here and stand in the text."""

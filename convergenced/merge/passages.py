@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from convergenced.merge.sections import find_blocks, is_text
-from convergenced.merge.sequences import Region, compare_three
+from convergenced.merge.sequences import compare_three
 
 RIVALS_LIMIT = 4_000
 """Pairs of lines up to which it is asked whether two say different things of the same."""
@@ -62,27 +62,91 @@ class _Cluster:
         return self.ours, self.theirs
 
 
+class _Line(bytes):
+    """A line of text, equal to others by its text alone, with the blank lines before it."""
+
+    gap: Units = ()
+
+    @classmethod
+    def of(cls, text: bytes, gap: Units) -> _Line:
+        line = cls(text)
+        line.gap = gap
+        return line
+
+
 def merge_passages(base: Units | None, ours: Units, theirs: Units) -> list[Piece]:
-    """Merges two versions of a passage; None for a base stands for one that nobody knows."""
-    return list(_merge(base or (), ours, theirs, is_new=base is None, is_code=False))
+    """Merges two versions of a passage; None for a base stands for one that nobody knows.
+
+    Blank lines are compared with nothing: they stay with the text that they stand before.
+    """
+    lines = [_lines(side) for side in (base or (), ours, theirs)]
+    merged: list[Piece] = []
+    for piece in _merge(*lines, is_new=base is None, is_code=False):
+        if isinstance(piece, Dispute):
+            merged.append(Dispute(tuple(_units(piece.ours)), tuple(_units(piece.theirs))))
+        else:
+            merged += _units([piece])
+    return merged
+
+
+def _lines(units: Units) -> Units:
+    lines: list[bytes] = []
+    gap: list[bytes] = []
+    for unit in units:
+        if is_text(unit):
+            lines.append(_Line.of(unit, tuple(gap)))
+            gap = []
+        else:
+            gap.append(unit)
+    return tuple(lines)
+
+
+def _units(lines: Iterable[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        yield from _gap(line)
+        yield bytes(line)
+
+
+def _gap(line: bytes) -> Units:
+    return line.gap if isinstance(line, _Line) else ()
 
 
 def _merge(base: Units, ours: Units, theirs: Units, *, is_new: bool, is_code: bool) -> Iterator[Piece]:
+    edits = [list(_edits(base, side)) for side in (ours, theirs)]
+    kept = [_kept(base, side, made) for side, made in zip((ours, theirs), edits, strict=True)]
     at = 0
-    for cluster in _clusters(list(_edits(base, ours)), list(_edits(base, theirs))):
-        yield from base[at : cluster.start]
+    for cluster in _clusters(*edits):
+        yield from map(_keep, base[at : cluster.start], *(side[at : cluster.start] for side in kept))
         yield from _settle(base[cluster.start : cluster.end], cluster, is_new=is_new, is_code=is_code)
         at = cluster.end
-    yield from base[at:]
+    yield from map(_keep, base[at:], *(side[at:] for side in kept))
+
+
+def _kept(base: Units, side: Units, edits: Sequence[_Edit]) -> Units:
+    """The lines of a side where the base has them; those of the base where it does not."""
+    kept: list[bytes] = []
+    at_side = 0
+    for edit in [*edits, _Edit(len(base), len(base), ())]:
+        count = edit.start - len(kept)
+        kept += side[at_side : at_side + count]
+        kept += base[edit.start : edit.end]
+        at_side += count + len(edit.new)
+    return tuple(kept)
+
+
+def _keep(base: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """A line that all have, with the blank lines before it as the side has them that changed these."""
+    return theirs if _gap(ours) == _gap(base) else ours
 
 
 def _edits(base: Units, side: Units) -> Iterator[_Edit]:
     at = 0
+    at_side = 0
     for region in compare_three(base, side, base):
-        end = at + len(region.base)
+        end, end_side = at + len(region.base), at_side + len(region.ours)
         if tuple(region.ours) != tuple(region.base):
-            yield _Edit(at, end, tuple(region.ours))
-        at = end
+            yield _Edit(at, end, side[at_side:end_side])
+        at, at_side = end, end_side
 
 
 def _clusters(ours: Sequence[_Edit], theirs: Sequence[_Edit]) -> Iterator[_Cluster]:
@@ -107,7 +171,7 @@ def _settle(base: Units, cluster: _Cluster, *, is_new: bool, is_code: bool) -> I
         yield from ours
     elif not cluster.ours or not _missing(ours, theirs):
         yield from theirs
-    elif _overlap(base, cluster):
+    elif _overlap(cluster):
         yield from _merge_code(base, ours, theirs) or _place_both(ours, theirs, is_disputed=True)
     else:
         yield from _interleave(cluster, is_disputed=is_code or is_new)
@@ -133,18 +197,18 @@ def _added(edits: Sequence[_Edit]) -> Units:
 def _missing(part: Iterable[bytes], whole: Collection[bytes]) -> bool:
     """Whether a line of `part` is not in `whole`, not as a comment of a front matter either."""
     held = frozenset(whole)
-    return any(is_text(unit) and unit not in held and b"# " + unit not in held for unit in part)
+    return any(unit not in held and b"# " + unit not in held for unit in part)
 
 
-def _overlap(base: Units, cluster: _Cluster) -> bool:
+def _overlap(cluster: _Cluster) -> bool:
     """Whether both rewrote one and the same line."""
     rewritten = [{at for edit in edits for at in range(edit.start, edit.end)} for edits in cluster.sides]
-    return any(is_text(base[at - cluster.start]) for at in rewritten[0] & rewritten[1])
+    return not rewritten[0].isdisjoint(rewritten[1])
 
 
 def _merge_code(base: Units, ours: Units, theirs: Units) -> list[Piece]:
     """One block of code that both changed, where it can be one block again."""
-    sides = [tuple(unit for unit in side if is_text(unit)) for side in (base, ours, theirs)]
+    sides = (base, ours, theirs)
     if any(len(side) != 1 or b"\n" not in side[0] for side in sides):
         return []
     lines = [tuple(side[0].split(b"\n")) for side in sides]
@@ -152,53 +216,32 @@ def _merge_code(base: Units, ours: Units, theirs: Units) -> list[Piece]:
     plain = [piece for piece in merged if isinstance(piece, bytes)]
     blocks = list(find_blocks(plain))
     is_whole = len(blocks) == 1 and blocks[0].kind in ("code", "comment") and not blocks[0].closing
-    return [b"\n".join(plain)] if is_whole and len(plain) == len(merged) else []
+    return [_Line.of(b"\n".join(plain), _gap(ours[0]))] if is_whole and len(plain) == len(merged) else []
 
 
 def _place_both(ours: Units, theirs: Units, *, is_disputed: bool) -> Iterator[Piece]:
     """Two texts for one place, of which neither holds all of the other."""
     known = frozenset(ours)
-    for region in _side_by_side(ours, theirs):
+    for region in compare_three(ours, ours, theirs):
         one, other = tuple(region.ours), tuple(region.theirs)
-        if not any(map(is_text, other)):
+        if one == other or not other:
             yield from one
-            continue
-        if not any(map(is_text, one)):
+        elif not one:
             yield from other
-            continue
-        if _is_list(one) and _is_list(other):
+        elif _is_list(one) and _is_list(other):
             other = tuple(unit for item in _items(other) if _missing(item, known) for unit in item)
+            other = tuple(_Line.of(unit, ()) for unit in other[:1]) + other[1:]
             yield from [Dispute(one, other)] if _has_rivals(one, other) else (*one, *other)
         elif is_disputed or _has_rivals(one, other):
             yield Dispute(one, other)
         else:
-            gap = [b""] if is_text(one[-1]) and is_text(other[0]) else []
-            yield from (*one, *gap, *other)
-
-
-def _side_by_side(ours: Units, theirs: Units) -> Iterator[Region]:
-    """Stretches that are the same and stretches that are not; blank lines alone keep nothing apart."""
-    one: list[bytes] = []
-    other: list[bytes] = []
-    for region in compare_three(ours, ours, theirs):
-        is_same = tuple(region.ours) == tuple(region.theirs)
-        if is_same and any(map(is_text, region.ours)):
-            if one or other:
-                yield Region((), one, other)
-                one, other = [], []
-            yield Region((), region.ours, ())
-        else:
-            one += region.ours
-            other += region.theirs
-    if one or other:
-        yield Region((), one, other)
+            yield from (*one, _Line.of(other[0], _gap(other[0]) or (b"",)), *other[1:])
 
 
 def _is_list(units: Units) -> bool:
     """Whether all that stands here are items of a list or rows of a table."""
-    texts = [unit for unit in units if is_text(unit)]
-    return _ITEM.match(texts[0]) is not None and all(
-        _ITEM.match(unit) is not None or unit[:1] in (b" ", b"\t") for unit in texts
+    return _ITEM.match(units[0]) is not None and all(
+        _ITEM.match(unit) is not None or unit[:1] in (b" ", b"\t") for unit in units
     )
 
 
@@ -206,7 +249,7 @@ def _items(units: Units) -> Iterator[list[bytes]]:
     """The outermost items of a list, each with what is indented below it."""
     item: list[bytes] = []
     for unit in units:
-        if item and is_text(unit) and unit[:1] not in (b" ", b"\t"):
+        if item and unit[:1] not in (b" ", b"\t"):
             yield item
             item = []
         item.append(unit)
@@ -236,7 +279,7 @@ def _has_rivals(ours: Units, theirs: Units) -> bool:
 
 def _may_rival(unit: bytes) -> bool:
     """Whether a line states something by itself; lines of an index lead elsewhere."""
-    return is_text(unit) and len(unit) <= LONGEST_RIVAL and b"](" not in unit and unit[:1] != b"|"
+    return len(unit) <= LONGEST_RIVAL and b"](" not in unit and unit[:1] != b"|"
 
 
 def _label(unit: bytes) -> bytes:

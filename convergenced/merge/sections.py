@@ -21,9 +21,9 @@ PREAMBLE: Key = ()
 """What stands before the first heading."""
 
 FRONT: Key = ((0, b"", 0),)
-"""What stands between two lines `---` at the very beginning; these two are no part of its body."""
+"""What stands between two lines `---` at the very beginning: the first is its heading, the last its tail."""
 
-RULE = b"---"
+_RULES = (b"---", b"---\r")
 
 _FENCE = re.compile(rb" {0,3}(?:(`{3,})[^`]*|(~{3,}).*)", re.DOTALL)
 _COMMENT = re.compile(rb" {0,3}<!--")
@@ -51,7 +51,7 @@ class Block(NamedTuple):
 class Section:
     """The lines of a heading, the units of what stands under it, and the blank lines behind that.
 
-    `tail` is None for the last section of a document.
+    `tail` is None for the last section of a document; that of a front matter begins with its last line.
     """
 
     heading: tuple[bytes, ...]
@@ -71,8 +71,8 @@ def find_blocks(lines: Sequence[bytes]) -> Iterator[Block]:
     """Cuts lines into blocks, in order and without a gap."""
     at = 0
     is_fresh = True
-    if lines and lines[0] == RULE:
-        at = next((index + 1 for index in range(1, len(lines)) if lines[index] == RULE), 0)
+    if lines and lines[0] in _RULES:
+        at = next((index + 1 for index in range(1, len(lines)) if lines[index] in _RULES), 0)
         if at:
             yield Block("front", 0, at)
     while at < len(lines):
@@ -106,7 +106,10 @@ def parse(data: bytes) -> Document:
     for block in find_blocks(lines):
         if block.kind == "front":
             behind = next((at for at in range(block.end, len(lines)) if is_text(lines[at])), len(lines))
-            sections[FRONT] = Section((), tuple(lines[1 : block.end - 1]), tuple(lines[block.end : behind]))
+            body_end = block.end - 1
+            sections[FRONT] = Section(
+                tuple(lines[:1]), tuple(lines[1:body_end]), tuple(lines[body_end:behind])
+            )
         elif block.kind == "heading":
             sections[key] = _section(heading, body)
             above = tuple(step for step in key if step[0] < block.level)

@@ -83,13 +83,16 @@ def test_no_line_is_lost_where_nobody_knows_of_a_removal(
         assert {line.strip(b"# \r") for line in side.split(b"\n")} - kept <= {b""}
 
 
-@given(TEXTS, st.tuples(TEXTS, TEXTS))
-def test_no_line_that_was_added_is_lost(current: bytes, data: tuple[bytes, ...]) -> None:
-    merged = merge_markdown(current, _versions(data, (current, current))).data
-    kept = {line.strip(b"# \r") for line in merged.split(b"\n")}
-    for side in data:
-        added = set(side.split(b"\n")) - set(current.split(b"\n"))
-        assert {line.strip(b"# \r") for line in added} - kept <= {b"", *CLOSINGS}
+@given(TEXTS, st.tuples(TEXTS, TEXTS), st.tuples(TEXTS, TEXTS))
+def test_no_line_that_was_added_is_lost(
+    current: bytes, data: tuple[bytes, ...], bases: tuple[bytes, ...]
+) -> None:
+    for known in (bases, (current, current)):
+        merged = merge_markdown(current, _versions(data, known)).data
+        kept = {line.strip(b"# \r") for line in merged.split(b"\n")}
+        for side, base in zip(data, known, strict=True):
+            added = set(side.split(b"\n")) - set(base.split(b"\n"))
+            assert {line.strip(b"# \r") for line in added} - kept <= {b"", *CLOSINGS}
 
 
 @given(PLAIN, st.tuples(PLAIN, PLAIN, PLAIN))

@@ -126,13 +126,13 @@ class TestLines:
         desk, laptop = BASE.replace(b"tabs", b"spaces"), BASE.replace(b"tabs", b"nothing")
         mark = conflict_mark("Style: desk and laptop say different things")
         assert merge(BASE, (desk, BASE), (laptop, BASE)) == BASE.replace(
-            b"Use tabs.", b"Use spaces.\nUse nothing.\n" + mark
+            b"Use tabs.", b"Use spaces.\n\nUse nothing.\n" + mark
         )
 
     def test_changed_by_three_have_one_mark(self) -> None:
         versions = [BASE.replace(b"tabs", word) for word in (b"spaces", b"nothing", b"both")]
         merged = merge(BASE, *((version, BASE) for version in versions))
-        assert b"Use spaces.\nUse nothing.\nUse both.\n" in merged
+        assert b"Use spaces.\n\nUse nothing.\n\nUse both.\n" in merged
         assert [mark.text for mark in find_marks(merged)] == [
             "Style: desk, laptop and mini say different things"
         ]
@@ -218,7 +218,7 @@ class TestCode:
         desk, laptop = self.BASE.replace(b"one", b"1"), self.BASE.replace(b"one", b"I")
         merged = merge(self.BASE, (desk, self.BASE), (laptop, self.BASE))
         assert merged.startswith(
-            b"# Run\n\n```sh\n1\ntwo\nthree\n```\n```sh\nI\ntwo\nthree\n```\n<!-- CONFLICT"
+            b"# Run\n\n```sh\n1\ntwo\nthree\n```\n\n```sh\nI\ntwo\nthree\n```\n<!-- CONFLICT"
         )
 
 
@@ -258,7 +258,7 @@ class TestMarksAgain:
 
     def test_are_not_doubled_by_one_more_that_differs(self) -> None:
         merged = merge(self.conflict(), (BASE.replace(b"tabs", b"both"), BASE))
-        assert b"Use spaces.\nUse nothing.\nUse both.\n<!--" in merged
+        assert b"Use spaces.\n\nUse nothing.\n\nUse both.\n<!--" in merged
         assert len(find_marks(merged)) == 1
 
     def test_are_gone_once_somebody_resolved_them(self) -> None:

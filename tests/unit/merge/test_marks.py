@@ -82,6 +82,7 @@ class TestAdding:
             (b"a\n```\ncode\n", "code", b"a\nM\n```\ncode\n"),
             (b"a\n```\ncode\n", "no", b"a\nM\n```\ncode\n"),
             (b"---\na: b\n---\nend\n", "a: b", b"---\na: b\n---\nM\nend\n"),
+            (b"---\r\na: b\r\n---\r\n", "a: b", b"---\r\na: b\r\n---\r\nM\r\n"),
             (b"Title\n===\nend\n", "Title", b"Title\n===\nM\nend\n"),
             (b"| a |\n| - |\n| b |\nend\n", "| a |", b"| a |\n| - |\n| b |\nM\nend\n"),
             (b"<!-- a\nb -->\nend\n", "a", b"<!-- a\nb -->\nM\nend\n"),

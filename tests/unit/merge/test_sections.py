@@ -66,7 +66,7 @@ class TestFrontMatter:
         sections = parse(b"---\n# a: b\nc\n---\n\ntext\n").sections
         assert list(sections) == [FRONT, PREAMBLE]
         assert sections[FRONT].body == (b"# a: b", b"c")
-        assert sections[FRONT].tail == (b"",)
+        assert sections[FRONT].tail == (b"---", b"")
         assert sections[PREAMBLE].body == (b"text",)
 
     @pytest.mark.parametrize("text", [b"---\na: b\n", b"\n---\na: b\n\n---\n", b"--- \na\n\n---\n"])
@@ -90,9 +90,8 @@ class TestFrontMatter:
 def test_the_lines_of_all_sections_are_the_document(text: bytes) -> None:
     document = parse(text)
     lines: list[bytes] = []
-    for key, section in document.sections.items():
-        rule = [b"---"] * (key == FRONT)
-        lines += [*section.heading, *rule, *section.body, *rule, *(section.tail or ())]
+    for section in document.sections.values():
+        lines += [*section.heading, *section.body, *(section.tail or ())]
     assert b"\n".join([*lines, *document.end]) == text
 
 
