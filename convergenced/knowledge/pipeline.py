@@ -173,8 +173,6 @@ class _Work:
 
     def _check_key(self) -> None:
         """Says that there is no key before anything is asked: a CI's secret that is not set is empty."""
-        if self._settings.provider != "anthropic":
-            return
         given = (
             self._environ.get(name, "").strip() for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
         )

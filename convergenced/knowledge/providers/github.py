@@ -6,6 +6,7 @@ by a word that only we know, which the workflow puts into the run's name.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable
@@ -180,7 +181,9 @@ class GitHubRunner:
         raise self._failure(run, number, where, conclusion)
 
     def _success(self, run: _Run, number: int, where: str) -> str:
-        jobs = _list(self._get(run, f"{run.root}/actions/runs/{number}/jobs"), "jobs")
+        jobs: list[dict[str, Any]] = []
+        with contextlib.suppress(ProviderError):  # what it said would be nice to have, no more
+            jobs = _list(self._get(run, f"{run.root}/actions/runs/{number}/jobs"), "jobs")
         ending = read_ending("\n".join(self._log(run, job) for job in jobs[:1]))
         return f"{ending.text} ({where})" if ending is not None else f"GitHub ran the synthesis ({where})"
 
@@ -215,7 +218,7 @@ class GitHubRunner:
         """The end of a job's log; empty where it cannot be had, as it only explains."""
         try:
             return run.api.tail(f"{run.root}/actions/jobs/{int(job['id'])}/logs", LOG_TAIL)
-        except (ApiError, KeyError, ValueError, TypeError):
+        except (ProviderError, KeyError, ValueError, TypeError):
             return ""
 
     # -- refusals

@@ -6,6 +6,7 @@ else, so that a machine that has only that starts it and leaves it alone.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -142,7 +143,9 @@ class GitLabRunner:
             ) from error
         if not begun:
             raise ProviderError(f"no runner takes the pipeline {where}", REMEDIES.runner)
-        jobs = _jobs(self._get(api, f"{path}/jobs"))
+        jobs: list[dict[str, Any]] = []
+        with contextlib.suppress(ProviderError):  # they only say more about how it ended
+            jobs = _jobs(self._get(api, f"{path}/jobs"))
         status = str(state.get("status"))
         if status != "success":
             raise self._failure(api, status, str(state.get("yaml_errors") or ""), jobs, where)
@@ -173,7 +176,7 @@ class GitLabRunner:
         """The end of a job's log; empty where it cannot be had, as it only explains."""
         try:
             return api.tail(f"{self._root}/jobs/{int(job['id'])}/trace", LOG_TAIL)
-        except (ApiError, KeyError, ValueError, TypeError):
+        except (ProviderError, KeyError, ValueError, TypeError):
             return ""
 
     # -- refusals

@@ -9,6 +9,7 @@ lasts longer than the time that is left.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import re
 import ssl
@@ -180,7 +181,7 @@ class Api:
         self, method: Method, url: str, data: bytes | None, take: Callable[[Iterator[bytes]], bytes]
     ) -> Reply:
         host = self._access.host
-        for number in range(1, TRIES + 1):
+        for number in itertools.count(1):
             backoff = BACKOFF_S[min(number, len(BACKOFF_S)) - 1]
             try:
                 reply = self._follow(method, url, data, take)
@@ -206,7 +207,7 @@ class Api:
                 raise ApiError(host, reply.status, self._hide(reply.said()))
             else:
                 return reply
-        raise ProviderError(f"{host} is overloaded", "try again later")
+        raise AssertionError("counting has no end")
 
     def _hide(self, text: str) -> str:
         """`text` without the credential, should a server repeat it."""

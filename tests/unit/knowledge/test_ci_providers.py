@@ -397,7 +397,47 @@ def test_the_log_cannot_be_had(github: GitHub) -> None:
     assert refusal(github).summary == "the step “Synthesize” of the run failed"
 
 
+def failing(forge: Forge, part: str, answer: Answer) -> None:
+    """What is asked for below `part` fails, each time."""
+    real = forge.answer
+    forge.answer = lambda asked: answer if part in asked.path else real(asked)  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("part", ["/jobs", "/logs"])
+def test_a_success_is_one_though_nothing_more_is_known(github: GitHub, part: str) -> None:
+    failing(github, part, Answer(503))
+    assert run(github).startswith("GitHub ran the synthesis (https://")
+
+
+def test_github_fails_in_a_way_that_nobody_foresaw(github: GitHub) -> None:
+    failing(github, "/actions/runs/", Answer(418, {"message": "I am a teapot"}))
+    error = refusal(github)
+    assert "answered 418: I am a teapot" in error.summary
+    assert error.hint
+
+
 # -- GitLab
+
+
+@pytest.mark.parametrize("part", ["/jobs", "/trace"])
+def test_a_success_on_gitlab_is_one_though_nothing_more_is_known(gitlab: GitLab, part: str) -> None:
+    failing(gitlab, part, Answer(404, {"message": "404 Not Found"}))
+    assert run(gitlab).startswith("GitLab ran the synthesis (https://")
+
+
+def test_gitlab_fails_in_a_way_that_nobody_foresaw(gitlab: GitLab) -> None:
+    failing(gitlab, "/pipelines/", Answer(418, {"message": "I am a teapot"}))
+    assert "answered 418: I am a teapot" in refusal(gitlab).summary
+
+
+def test_a_pipeline_that_does_nothing(gitlab: GitLab) -> None:
+    gitlab.states, gitlab.has_jobs = ["skipped"], False
+    assert "ended as “skipped”" in refusal(gitlab).summary
+
+
+def test_gitlab_names_no_pipeline(gitlab: GitLab) -> None:
+    gitlab.faults.extend([Answer(200, {"default_branch": "main"}), Answer(201, {})])
+    assert "did not name the pipeline" in refusal(gitlab).summary
 
 
 def test_gitlab_runs_it(gitlab: GitLab) -> None:
