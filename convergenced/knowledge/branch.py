@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convergenced import steps
 from convergenced.errors import RefMovedError
 from convergenced.merge.knowledge import Knowledge
 from convergenced.merge.knowledge_merge import merge_knowledge, with_revisions
 from convergenced.merge.knowledge_tree import read_knowledge, write_knowledge
 from convergenced.model import Author, Commit, Oid, Refusal
 from convergenced.ports import Store
-from convergenced.store.branch import MERGER, commit_tree
-from convergenced.sync.tips import MAX_TRIES, ref_of
+from convergenced.store.branch import MERGER, MergeOutcome, commit_tree
+from convergenced.sync.tips import MAX_TRIES, advance_ref, ref_of
 
 KNOWLEDGE_REF = "refs/heads/knowledge"
 
@@ -84,19 +83,11 @@ def advance_knowledge(store: Store, commit: Oid) -> Oid:
 
     Raises `RefMovedError` where others kept moving it, `NewerSchemaError` for a newer format.
     """
-    for _ in range(MAX_TRIES):
-        tip = ref_of(store, KNOWLEDGE_REF)
-        wanted = commit if tip is None else join(store, tip, commit)
-        if wanted == tip:
-            return wanted
-        steps.reached("merge.written")
-        try:
-            store.swap(KNOWLEDGE_REF, tip, wanted)
-        except RefMovedError:
-            continue
-        steps.reached("merge.advanced")
-        return wanted
-    raise RefMovedError(f"{KNOWLEDGE_REF} kept moving", _AGAIN)
+
+    def merge(store: Store, one: Oid, other: Oid) -> MergeOutcome:
+        return MergeOutcome(join(store, one, other))
+
+    return advance_ref(store, KNOWLEDGE_REF, commit, merge).commit
 
 
 _AGAIN = "it is tried again by itself"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from convergenced import steps
 from convergenced.errors import RefMovedError
 from convergenced.model import Oid, ProjectId
 from convergenced.ports import Store
 from convergenced.store.branch import MergeOutcome, merge_commit, project_ref
+
+Merge = Callable[[Store, Oid, Oid], MergeOutcome]
 
 MAX_TRIES = 16
 """Ingest and the exchanges with several peers may move one branch at the same time."""
@@ -27,10 +31,14 @@ def advance(store: Store, project: ProjectId, commit: Oid) -> MergeOutcome:
 
     Raises `RefMovedError` where others kept moving it, `NewerSchemaError` for a newer format.
     """
-    ref = project_ref(project)
+    return advance_ref(store, project_ref(project), commit, merge_commit)
+
+
+def advance_ref(store: Store, ref: str, commit: Oid, merge: Merge) -> MergeOutcome:
+    """The same for any branch; `merge` makes the commit in which two tips of it come together."""
     for _ in range(MAX_TRIES):
         tip = ref_of(store, ref)
-        outcome = MergeOutcome(commit) if tip is None else merge_commit(store, tip, commit)
+        outcome = MergeOutcome(commit) if tip is None else merge(store, tip, commit)
         if outcome.commit == tip:
             return outcome
         steps.reached("merge.written")
