@@ -158,7 +158,9 @@ class KnowledgeSynthesis(TypedDict):
 class KnowledgeBootstrap(TypedDict):
     """One file that `knowledge bootstrap` would write or wrote.
 
-    The answer to `knowledge_bootstrap` is a list of these; parameters: `scope`, `write` (ids), `force`.
+    The answer to `knowledge_bootstrap` is a list of these; parameters: `scope`, `write` (ids). Without
+    `write` they are composed, and kept for an hour; with it those are written, word for word as they were
+    answered. What a file is written over is what stood there then, or nothing is written.
     """
 
     id: str
@@ -170,6 +172,8 @@ class KnowledgeBootstrap(TypedDict):
     sources: list[str]
     """What it was made from, in words: `12 notes`, `40 sessions`."""
     usd: float
+    trouble: str
+    """Why there is no text (then `id` is empty), or it was not written, in words; else empty."""
     written: bool
 
 

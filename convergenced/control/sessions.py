@@ -25,7 +25,7 @@ from convergenced.model import EMPTY_TREE, Content, Oid, ProjectId, SessionId
 from convergenced.store.branch import PROJECTS, project_at
 from convergenced.sync.archive import SessionHistory, find_commit, find_session, history_of
 from convergenced.sync.board import Missing
-from convergenced.sync.catalog import read_catalog
+from convergenced.sync.catalog import read_catalog, title_of
 from convergenced.sync.engine import Engine
 from convergenced.sync.ingest import policy_of
 from convergenced.sync.presence import LiveSession
@@ -107,7 +107,7 @@ class _Listed:
         return {
             "id": self.session,
             "project": place.project,
-            "title": _title(note, place.rewriter),
+            "title": title_of(note, place.rewriter),
             "machine": note.machine,
             "at": iso(note.ended),
             "began": iso(note.began),
@@ -174,22 +174,13 @@ def _rewriter(parts: Parts, replicas: Sequence[Replica]) -> Rewriter | None:
     return replicas[0].rewriter(parts.machine, policy_of(parts, replicas[0]).rewrite_home)
 
 
-def _title(note: CatalogNote | None, rewriter: Rewriter | None) -> str:
-    if note is None:
-        return ""
-    text = note.title or note.prompt
-    if rewriter is None or "{{" not in text:
-        return text
-    return rewriter.localize(text.encode(), Content.TEXT).decode("utf-8", "replace")
-
-
 def find(parts: Parts, text: str) -> tuple[ProjectId, SessionId]:
     """The session that a person means. Raises `UsageError` where none or more than one is meant."""
     projects = projects_in(parts)
 
     def titles() -> dict[SessionId, str]:
         notes = (parts.state.catalog(project) for project in projects)
-        return {sid: _title(note, None) for found in notes for sid, note in found.items()}
+        return {sid: title_of(note, None) for found in notes for sid, note in found.items()}
 
     return find_session(parts.store, projects, text, titles)
 
@@ -222,7 +213,7 @@ def read_conversation(parts: Parts, replicas: Iterable[Replica], text: str) -> C
         chunks = rewriter.localize_chunks(chunks, Content.JSON)
     note = parts.state.catalog(project).get(sid)
     entries = chain.from_iterable(map(read_entries, iterate_records(chunks)))
-    return Conversation(project, sid, _title(note, rewriter), entries)
+    return Conversation(project, sid, title_of(note, rewriter), entries)
 
 
 def tell_history(parts: Parts, replicas: Iterable[Replica], text: str) -> answers.SessionHistory:
@@ -234,7 +225,7 @@ def tell_history(parts: Parts, replicas: Iterable[Replica], text: str) -> answer
         "schema": SCHEMA,
         "project": project,
         "session": sid,
-        "title": _title(parts.state.catalog(project).get(sid), _rewriter(parts, mine)),
+        "title": title_of(parts.state.catalog(project).get(sid), _rewriter(parts, mine)),
         "changes": [
             {
                 "commit": one.commit,

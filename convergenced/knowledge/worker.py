@@ -1,7 +1,8 @@
-"""Synthesis in a process beside the daemon, which then stays small and can end it at any time.
+"""Work with a model in a process beside the daemon, which then stays small and can end it at any time.
 
-Run as a program, it reads one request as JSON and says what it does in lines of JSON: a result for each scope
-as soon as it is made. Without a model nothing is started. What was made before trouble began is kept.
+Run as a program, it reads one request as JSON (to synthesize scopes, or to compose first documents) and says
+what it does in lines of JSON: a result for each scope as soon as it is made. Without a model nothing is
+started. What was made before trouble began is kept.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 from convergenced.canon.secrets import find_secrets
+from convergenced.knowledge.composing import Draft, DraftTask, compose_drafts, pack_tasks, unpack_tasks
 from convergenced.knowledge.provider import Model, ProviderError
 from convergenced.knowledge.synthesis import DocumentTask, ScopeResult, ScopeTask, estimate, synthesize
 from convergenced.machine.settings_schema import KnowledgeSettings
@@ -31,6 +33,8 @@ NICENESS = 10
 
 _LOOK = 0.2
 """Seconds between looks at whether to stop."""
+
+MadeT = TypeVar("MadeT", bound=ScopeResult | Draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +83,47 @@ def run_worker(
     Raises `ProviderError` for what concerns every scope, where none was made before it was met.
     """
     fingerprints = frozenset(allowed)
-    heard = _Heard(tell)
+    heard = _Heard(tell, _result)
     if open_model(settings, environ) is None:
         _work(tasks, settings, None, fingerprints, salt, heard.take)
     elif tasks:
         _run_beside(_request(tasks, settings, fingerprints, salt), environ, stop, heard)
-    return heard.results(tasks)
+    return heard.results(tasks, _failed)
 
 
-class _Heard:
-    """What was said of the work so far, piece by piece."""
+def run_composer(
+    tasks: Sequence[DraftTask],
+    settings: KnowledgeSettings,
+    environ: Mapping[str, str],
+    *,
+    stop: threading.Event,
+    tell: Callable[[str], None],
+) -> list[Draft]:
+    """Composes first documents, one for each task; ends early once `stop` is set.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    Raises `ProviderError` for what concerns all of them, where none was made before it was met.
+    """
+    heard = _Heard(tell, Draft.unpack)
+    if open_model(settings, environ) is None:
+        compose_drafts(tasks, None, settings.max_usd, heard.take)
+    elif tasks:
+        request = {"drafts": pack_tasks(tasks), "settings": asdict(settings)}
+        _run_beside(json.dumps(request).encode("ascii"), environ, stop, heard)
+    return heard.results(tasks, lambda scope, text: Draft(scope, None, trouble=text))
+
+
+def _failed(scope: str, text: str) -> ScopeResult:
+    return ScopeResult(scope, "failed", text=text)
+
+
+class _Heard(Generic[MadeT]):
+    """What was said of the work so far, piece by piece. `unpack` is what makes a result of its fields."""
+
+    def __init__(self, tell: Callable[[str], None], unpack: Callable[[Mapping[str, Any]], MadeT]) -> None:
         self._tell = tell
+        self._unpack = unpack
         self._rest = b""
-        self._results: list[ScopeResult] = []
+        self._made: dict[str, MadeT] = {}
         self._trouble: ProviderError | None = None
         self.has_ended = False
 
@@ -103,14 +133,14 @@ class _Heard:
         for line in lines:
             try:
                 said = json.loads(line)
-                self.take(_result(said["result"]) if "result" in said else said)
+                self.take(self._unpack(said["result"]) if "result" in said else said)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 raise ProviderError("the process that synthesizes does not say what it should") from None
 
-    def take(self, said: ScopeResult | Mapping[str, Any]) -> None:
+    def take(self, said: MadeT | Mapping[str, Any]) -> None:
         """One thing that was said."""
-        if isinstance(said, ScopeResult):
-            self._results.append(said)
+        if not isinstance(said, Mapping):
+            self._made[said.scope] = said
         elif "tell" in said:
             self._tell(str(said["tell"]))
         elif "error" in said:
@@ -122,13 +152,14 @@ class _Heard:
         """Something that concerns all that is not made yet."""
         self._trouble = self._trouble or error
 
-    def results(self, tasks: Sequence[ScopeTask]) -> list[ScopeResult]:
-        """A result for each task."""
-        made = {result.scope: result for result in self._results}
-        if self._trouble is not None and not made:
+    def results(
+        self, tasks: Iterable[ScopeTask | DraftTask], failed: Callable[[str, str], MadeT]
+    ) -> list[MadeT]:
+        """A result for each task; `failed` makes one of a scope and why nothing else came of it."""
+        if self._trouble is not None and not self._made:
             raise self._trouble
         text = str(self._trouble or "nothing was said of it")
-        return [made.get(task.scope) or ScopeResult(task.scope, "failed", text=text) for task in tasks]
+        return [self._made.get(task.scope) or failed(task.scope, text) for task in tasks]
 
 
 def _work(
@@ -159,7 +190,9 @@ def _work(
     say({"end": True})
 
 
-def _run_beside(request: bytes, environ: Mapping[str, str], stop: threading.Event, heard: _Heard) -> None:
+def _run_beside(
+    request: bytes, environ: Mapping[str, str], stop: threading.Event, heard: _Heard[Any]
+) -> None:
     programs = Programs()
     try:
         with _closing(programs, stop):
@@ -280,8 +313,10 @@ def _result(fields: Mapping[str, Any]) -> ScopeResult:
     return ScopeResult(**{**fields, **lists, "documents": documents})
 
 
-def _line(said: ScopeResult | Mapping[str, Any]) -> bytes:
-    if isinstance(said, ScopeResult):
+def _line(said: ScopeResult | Draft | Mapping[str, Any]) -> bytes:
+    if isinstance(said, Draft):
+        said = {"result": said.pack()}
+    elif isinstance(said, ScopeResult):
         fields = asdict(said)
         fields["documents"] = {path: _packed(data) for path, data in said.documents.items()}
         said = {"result": fields}
@@ -301,7 +336,7 @@ def serve(source: IO[bytes], sink: IO[bytes], environ: Mapping[str, str]) -> Non
     request = json.loads(source.read())
     settings = KnowledgeSettings(**request["settings"])
 
-    def say(said: ScopeResult | Mapping[str, Any]) -> None:
+    def say(said: ScopeResult | Draft | Mapping[str, Any]) -> None:
         sink.write(_line(said))
         sink.flush()
 
@@ -310,6 +345,9 @@ def serve(source: IO[bytes], sink: IO[bytes], environ: Mapping[str, str]) -> Non
     except ProviderError as error:
         say({"error": error.summary, "hint": error.hint})
         say({"end": True})
+        return
+    if "drafts" in request:
+        compose_drafts(unpack_tasks(request["drafts"]), model, settings.max_usd, say)
         return
     _work(
         _tasks(request), settings, model, frozenset(request["allowed"]), bytes.fromhex(request["salt"]), say

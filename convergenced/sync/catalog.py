@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from convergenced.canon.conversation import first_prompt, name_in, name_of, sound_time
+from convergenced.canon.rewrite import Rewriter
 from convergenced.canon.transcript import facts, last_time, split_records
 from convergenced.errors import MissingObjectError, RefusedInputError
 from convergenced.machine.state import CatalogNote
@@ -20,7 +21,7 @@ from convergenced.merge.layout import CONTEXT, SEGMENTS
 from convergenced.merge.names import is_session_id
 from convergenced.merge.segments import list_segments
 from convergenced.merge.sessions import ID_DIGITS, SessionTree
-from convergenced.model import EMPTY_TREE, Commit, Oid, ProjectId, SessionId
+from convergenced.model import EMPTY_TREE, Commit, Content, Oid, ProjectId, SessionId
 from convergenced.ports import Objects, Store
 from convergenced.store.branch import MERGER, forks_named_in, project_at, walk_back
 from convergenced.sync.replica import Parts
@@ -67,6 +68,16 @@ def read_catalog(parts: Parts, project: ProjectId, tip: Oid) -> Mapping[SessionI
             )
         parts.state.note_catalog(project, tip, fresh)
     return found
+
+
+def title_of(note: CatalogNote | None, rewriter: Rewriter | None) -> str:
+    """What a person calls a session: its title, or how it begins; with paths as `rewriter` spells them."""
+    if note is None:
+        return ""
+    text = note.title or note.prompt
+    if rewriter is None or "{{" not in text:
+        return text
+    return rewriter.localize(text.encode(), Content.TEXT).decode("utf-8", "replace")
 
 
 def origins_in(commit: Commit) -> Iterator[tuple[SessionId, SessionId]]:

@@ -179,9 +179,10 @@ def _configure_drafts(actions: argparse._SubParsersAction[Parser]) -> None:
     bootstrap.description = (
         "Writes a first CLAUDE.md from the notes of memory and the titles of sessions, for the projects\n"
         "and for all of them. Shows it, or what it changes in one that is there, with what it was made\n"
-        "from and the cost, and asks; what it replaces goes among the backups.\n\n"
-        "exit codes: 0 written, 1 you agreed to nothing, 3 no daemon runs, 4 the provider refuses us,\n"
-        "130 interrupted at the question, and nothing was written"
+        "from and the cost, and asks; what it replaces goes among the backups. Also while knowledge is\n"
+        "off: the files stay on this machine then. Nothing is written while a Claude Code runs here.\n\n"
+        "exit codes: 0 written, 1 you agreed to nothing, or not all could be written, 3 no daemon runs,\n"
+        "4 the provider refuses us, 130 interrupted at the question, and nothing was written"
     )
     bootstrap.epilog = example(
         "convergencectl knowledge bootstrap --project ~/src/proj",

@@ -27,29 +27,38 @@ _ANSWERS = {"y": "yes", "n": "no", QUIT: "quit"}
 
 
 def bootstrap(args: argparse.Namespace) -> int:
-    """Writes first CLAUDE.md files; 1 where nothing was agreed to."""
+    """Writes first CLAUDE.md files; 1 where nothing was agreed to, or not all of that could be written."""
     if not args.force:  # before a model is paid for it
         require_answers("the files may be written", "say so beforehand: add --force")
-    params: dict[str, Json] = {**meant(args), "force": args.force}
+    params = meant(args)
     drafts = _drafts({**params, "write": []}, "composing")
-    if not drafts:
-        print("nothing to write: there is no memory and there are no sessions to make it from")
-        return 0
-    wanted = [one["id"] for one in drafts] if args.force else _agreed(drafts)
+    composed = [one for one in drafts if one["id"]]
+    is_all = _tell_trouble(drafts)
+    if not composed:
+        if is_all:
+            print("nothing to write: memory and sessions say nothing that does not stand there")
+        return 0 if is_all else 1
+    wanted = [one["id"] for one in composed] if args.force else _agreed(composed)
     if not wanted:
         print("nothing was written", file=sys.stderr)
         return 1
+    written = _drafts({**params, "write": list[Json](wanted)}, "writing")
     terminal = Terminal.of(sys.stdout, os.environ)
-    for one in _drafts({**params, "write": list[Json](wanted)}, "writing"):
+    for one in written:
         if one["written"]:
-            print(
-                "\n".join(
-                    terminal.paragraph(
-                        f"wrote {file_name(one['local'])}, {_origin(one)}", first="", indent="  "
-                    )
-                )
-            )
-    return 0
+            about = f"wrote {file_name(one['local'])}, {_origin(one)}"
+            print("\n".join(terminal.paragraph(about, first="", indent="  ")))
+    return 0 if _tell_trouble(written) and is_all else 1
+
+
+def _tell_trouble(drafts: list[KnowledgeBootstrap]) -> bool:
+    """Says which files cannot be had, and why; True where there are none."""
+    terminal = Terminal.of(sys.stderr, os.environ)
+    failed = [one for one in drafts if one["trouble"]]
+    for one in failed:
+        about = f"{file_name(one['local'])}: {visible(one['trouble'])}"
+        print("\n".join(terminal.paragraph(about, first="", indent="  ")), file=sys.stderr)
+    return not failed
 
 
 def _drafts(params: dict[str, Json], what: str) -> list[KnowledgeBootstrap]:

@@ -174,6 +174,7 @@ def draft(number: str = "d1", **more: object) -> KnowledgeBootstrap:
         "exists": False,
         "sources": ["12 notes", "40 sessions"],
         "usd": 0.02,
+        "trouble": "",
         "written": False,
     }
     return cast("KnowledgeBootstrap", found | more)

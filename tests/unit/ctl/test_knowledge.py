@@ -705,7 +705,6 @@ def test_each_first_file_is_shown_and_asked_for(stage: Stage) -> None:
     ran = stage.run("bootstrap", typed=Typed("y\n", "n\n", "y\n"))
     assert ran.code == 0
     assert [one["write"] for one in stage.asked("bootstrap")] == [[], ["d1", "d3"]]
-    assert all(one["force"] is False for one in stage.asked("bootstrap"))
     assert "- tests: make check\n" in ran.out
     assert "  made from 12 notes, 40 sessions, without a model\n@@ -1 +1 @@\n-old\n+new\n" in ran.out
     assert "2 of 3: overwrite it? (the former goes among the backups) [y]es, [n]o, [q]uit: " in ran.err
@@ -731,6 +730,21 @@ def test_nothing_to_make_a_first_file_from(stage: Stage) -> None:
     ran = stage.run("bootstrap", "--force")
     assert ran.code == 0
     assert ran.out.startswith("nothing to write: ")
+
+
+def test_first_files_that_cannot_be_had_are_told(stage: Stage) -> None:
+    dear = answers.draft("", local=answers.GLOBAL_FILE, text="", trouble="asking costs up to $3.00")
+    changed = answers.draft(trouble="it was edited meanwhile; ask again")
+    stage.answer("bootstrap", answers.json([dear, answers.draft()]), answers.json([changed]))
+    ran = stage.run("bootstrap", "--force")
+    assert ran.code == 1
+    assert "asking costs up to $3.00" in ran.err
+    assert "it was edited meanwhile; ask again" in ran.err
+    assert "wrote" not in ran.out
+    assert stage.asked("bootstrap")[-1]["write"] == ["d1"]
+    stage.answer("bootstrap", answers.json([dear]))
+    ran = stage.run("bootstrap", "--force")
+    assert (ran.code, ran.out) == (1, "")
 
 
 def test_another_workflow_is_replaced_after_a_yes_alone(stage: Stage) -> None:

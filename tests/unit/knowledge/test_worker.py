@@ -71,10 +71,10 @@ def served(tasks: list[ScopeTask], more: Mapping[str, str]) -> list[ScopeResult]
     """The same within this process, through what goes between the two."""
     sink = io.BytesIO()
     serve(io.BytesIO(worker._request(tasks, MODEL, (), b"salt")), sink, environ_of(more))
-    heard = worker._Heard(lambda _text: None)
+    heard = worker._Heard(lambda _text: None, worker._result)
     heard.piece(sink.getvalue())
     assert heard.has_ended
-    return heard.results(tasks)
+    return heard.results(tasks, worker._failed)
 
 
 def workers() -> list[psutil.Process]:
