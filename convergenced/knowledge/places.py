@@ -29,7 +29,7 @@ CLAUDE_MD = DocumentPath("CLAUDE.md")
 NESTED_CLAUDE_MD = DocumentPath(".claude/CLAUDE.md")
 
 KEPT_S = 120.0
-"""Seconds for which places are believed. A note that appears is found then; other files have their place."""
+"""Seconds for which places are believed where nothing hints at a change."""
 
 LEFTOVER_S = 60.0
 """Seconds after which a temporary file beside a document is what a crash left."""
@@ -59,23 +59,6 @@ class Place:
         return self.path.startswith(f"{MEMORY}/")
 
 
-def places(
-    machine: Machine, config_dir: LocalPath, replicas: Sequence[Replica], *, tracked_files: bool
-) -> tuple[list[Place], list[Refusal]]:
-    """The places of this machine, by scope, and what had to be set aside.
-
-    `config_dir` is the client's own folder; of `replicas` only primary ones count, whose root is there. With
-    `tracked_files` also what a git repository carries. Takes a few hundred microseconds for each project:
-    to be asked when projects or notes come and go, and before files are written.
-    """
-    search = _Search(machine, tracked_files)
-    search.look_at_global(config_dir)
-    for replica in sorted(replicas, key=lambda one: one.project):
-        if replica.primary and os.path.isdir(replica.root):
-            search.look_at_project(replica)
-    return search.found, search.refusals
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """The places of this machine, what had to be set aside, and what reads and writes the files."""
@@ -85,32 +68,89 @@ class Found:
     files: Files
 
 
+def places(
+    machine: Machine, config_dir: LocalPath, replicas: Sequence[Replica], *, tracked_files: bool
+) -> tuple[list[Place], list[Refusal]]:
+    """The places of this machine, and what had to be set aside.
+
+    `config_dir` is the client's own folder; of `replicas` only primary ones count, whose root is there. With
+    `tracked_files` also what a git repository carries. Takes about 0.3 ms for each project: who asks again
+    and again has a `PlaceFinder`.
+    """
+    found = PlaceFinder(machine, config_dir).find(replicas, tracked_files=tracked_files, now=0.0)
+    return list(found.places), list(found.refusals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What was found for the global scope or for a project, at what time, and what that depended on."""
+
+    basis: object
+    at: float
+    places: tuple[Place, ...]
+    refusals: tuple[Refusal, ...]
+
+
 class PlaceFinder:
-    """Finds places again and again; what was found is good for a while, as they rarely change."""
+    """Finds places again and again, and searches only where something may have changed."""
 
     def __init__(self, machine: Machine, config_dir: LocalPath) -> None:
         self._machine = machine
         self._config_dir = config_dir
-        self._kept: tuple[object, float, Found] | None = None
+        self._kept: dict[Replica | None, _Kept] = {}
+        self._files: Files | None = None
 
     def find(
         self, replicas: Sequence[Replica], *, tracked_files: bool, now: float, fresh: bool = False
     ) -> Found:
-        """The places as they were found within the last `KEPT_S` seconds.
+        """The places (see `places`). `now` is monotonic seconds.
 
-        Found anew where replicas, or whether their roots are there, changed; and with `fresh`, as it must be
-        before files are written. `now` is monotonic.
+        What was found is believed for `KEPT_S` seconds as long as the folders are what they were; with
+        `fresh` nothing is, as it must be before files are written.
         """
-        here = tuple(one for one in replicas if one.primary and os.path.isdir(one.root))
-        basis = here, tracked_files
-        if self._kept is not None and not fresh:
-            former, at, found = self._kept
-            if former == basis and now - at < KEPT_S:
-                return found
-        listed, refusals = places(self._machine, self._config_dir, here, tracked_files=tracked_files)
-        found = Found(tuple(listed), tuple(refusals), files_of(self._machine, self._config_dir, here))
-        self._kept = basis, now, found
-        return found
+        here = [one for one in replicas if one.primary and os.path.isdir(one.root)]
+        owners: list[Replica | None] = [None, *sorted(here, key=lambda one: one.project)]
+        kept: dict[Replica | None, _Kept] = {}
+        for owner in owners:
+            basis = tracked_files, self._stamps(owner)
+            known = self._kept.get(owner)
+            if fresh or known is None or known.basis != basis or now - known.at >= KEPT_S:
+                search = _Search(self._machine, tracked_files)
+                if owner is None:
+                    search.look_at_global(self._config_dir)
+                else:
+                    search.look_at_project(owner)
+                known = _Kept(basis, now, tuple(search.found), tuple(search.refusals))
+            kept[owner] = known
+        files = self._files
+        if files is None or kept != self._kept:
+            files = files_of(self._machine, self._config_dir, here)
+        self._kept, self._files = kept, files
+        by_file: dict[LocalPath, Place] = {}
+        for one in kept.values():
+            for place in one.places:
+                by_file.setdefault(place.local, place)
+        return Found(
+            tuple(by_file.values()),
+            tuple(refusal for one in kept.values() for refusal in one.refusals),
+            files,
+        )
+
+    def _stamps(self, owner: Replica | None) -> tuple[object, ...]:
+        """What changes when links, notes or the list of what git carries do, nearly always."""
+        if owner is None:
+            return (_stamp(self._config_dir),)
+        names = (".", ".claude", ".git/index")
+        memory = owner.path(self._machine, MEMORY)
+        return (*(_stamp(join(owner.root, name)) for name in names), _stamp(memory))
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def files_of(machine: Machine, config_dir: LocalPath, replicas: Iterable[Replica]) -> Files:
@@ -137,7 +177,6 @@ class _Search:
         self._machine = machine
         self._tracked_files = tracked_files
         self._notes_files = RealFiles([machine.projects_dir])
-        self._taken: set[LocalPath] = set()
         self.found: list[Place] = []
         self.refusals: list[Refusal] = []
 
@@ -180,9 +219,8 @@ class _Search:
         except RefusedInputError as error:
             self.refusals.append(Refusal(f"{scope}/{path}", error.summary, error.hint))
             return
-        if local in self._taken or (not self._tracked_files and local != named and is_tracked(local)):
+        if not self._tracked_files and local != named and is_tracked(local):
             return
-        self._taken.add(local)
         self.found.append(Place(scope, path, local, rewriter, content))
 
     def _resolve(self, named: LocalPath, top: LocalPath, *, is_code: bool) -> LocalPath:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from convergenced.knowledge.places import KEPT_S, PlaceFinder, places, sweep_places
+from convergenced.knowledge.places import KEPT_S, PlaceFinder, _Search, places, sweep_places
 from convergenced.machine.durable import temporary_name
-from convergenced.merge.knowledge import GLOBAL, SETTINGS
+from convergenced.merge.knowledge import GLOBAL, SETTINGS, Scope
 from convergenced.model import Content, LocalPath
 from tests.unit.knowledge.machines import APP, CLAUDE, NESTED, KnowingMachine
 
@@ -226,22 +227,63 @@ def test_a_nested_place_has_its_own_name(ann: KnowingMachine) -> None:
     assert not place.is_memory
 
 
-def test_what_was_found_is_good_for_a_while(ann: KnowingMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    finder = PlaceFinder(ann.machine, LocalPath(str(ann.config)))
-    searched: list[int] = []
+class Finding:
+    """A finder, and which folders it searched since it was last asked that."""
 
-    def counted(*words: object, **named: object) -> object:
-        searched.append(1)
-        return places(*words, **named)  # type: ignore[arg-type]
+    def __init__(self, machine: KnowingMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._machine = machine
+        self._finder = PlaceFinder(machine.machine, LocalPath(str(machine.config)))
+        self._searched: list[str] = []
+        add = _Search._add
 
-    monkeypatch.setattr("convergenced.knowledge.places.places", counted)
-    first = finder.find(ann.replicas, tracked_files=False, now=0.0)
-    assert finder.find(ann.replicas, tracked_files=False, now=KEPT_S - 1) is first
-    searched.clear()
-    assert finder.find(ann.replicas, tracked_files=False, now=KEPT_S).places
-    finder.find(ann.replicas, tracked_files=True, now=KEPT_S)
-    finder.find(ann.replicas, tracked_files=True, now=KEPT_S, fresh=True)
+        def counted(search: _Search, scope: Scope, *words: Any) -> None:
+            if scope not in self._searched:
+                self._searched.append(scope)
+            add(search, scope, *words)
+
+        monkeypatch.setattr(_Search, "_add", counted)
+
+    def find(self, now: float = 0.0, **named: bool) -> set[str]:
+        found = self._finder.find(self._machine.replicas, **{"tracked_files": False, **named}, now=now)
+        return {place.name for place in found.places}
+
+    def searched(self) -> list[str]:
+        found, self._searched = self._searched, []
+        return found
+
+
+def test_only_what_may_have_changed_is_searched_again(
+    ann: KnowingMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    ann.memory.mkdir(parents=True)
+    git(ann.root, "init", "-q")
+    (ann.root / "CLAUDE.md").write_text("x")
+    ann.replicas.append(ann.replica("other", tmp_path / "other"))
+    finding = Finding(ann, monkeypatch)
+    first = finding.find()
+    assert finding.searched() == [GLOBAL, APP, "projects/other"]
+    assert finding.find(KEPT_S - 1) == first
+    assert finding.searched() == []
+    (ann.memory / "note.md").write_text("x")
+    assert finding.find() == first | {"projects/app/memory/note.md"}
+    assert finding.searched() == [APP]
+    git(ann.root, "add", "CLAUDE.md")
+    assert "projects/app/CLAUDE.md" not in finding.find()
+    assert finding.searched() == [APP]
+    (ann.config / "CLAUDE.md").symlink_to("/nowhere")
+    assert "global/CLAUDE.md" not in finding.find()
+    assert finding.searched() == [GLOBAL]
+    assert "projects/app/CLAUDE.md" in finding.find(tracked_files=True)
+    assert len(finding.searched()) == 3
+    finding.find(tracked_files=True, fresh=True)
+    assert len(finding.searched()) == 3
+    finding.find(KEPT_S, tracked_files=True)
+    assert len(finding.searched()) == 3
     ann.root.rename(ann.home / "away")
-    gone = finder.find(ann.replicas, tracked_files=True, now=KEPT_S)
-    assert {place.scope for place in gone.places} == {GLOBAL}
-    assert len(searched) == 4
+    assert {name.rpartition("/")[0] for name in finding.find(KEPT_S, tracked_files=True)} == {
+        "global",
+        "projects/other",
+        "projects/other/.claude",
+    }
+    assert finding.searched() == []
