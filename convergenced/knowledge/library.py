@@ -16,7 +16,7 @@ from convergenced.errors import ConvergenceError
 from convergenced.knowledge.applying import AppliedReport, apply_changes
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge, knowledge_at
 from convergenced.knowledge.look import Look, Wish
-from convergenced.knowledge.places import Place, files_of, places, sweep_places
+from convergenced.knowledge.places import Place, PlaceFinder, sweep_places
 from convergenced.knowledge.providers.ci import open_runner
 from convergenced.knowledge.snapshot import Snapshots
 from convergenced.knowledge.standing import Said, plan_changes
@@ -58,7 +58,7 @@ class Library:
         self, parts: Parts, config_dir: LocalPath, decisions: Decisions, environ: Mapping[str, str]
     ) -> None:
         self.parts = parts
-        self._config_dir = config_dir
+        self._finder = PlaceFinder(parts.machine, config_dir)
         self.decisions = decisions
         self._environ = environ
         self._snapshots = Snapshots(parts)
@@ -86,7 +86,8 @@ class Library:
         plan = plan_changes(parts, files, found, said)
         applied = AppliedReport()
         if not plan.held and any(said.allows(change) for change in plan.changes):
-            applied = apply_changes(parts, files, plan, said)
+            found, refusals, files = self._places(settings, replicas, fresh=True)
+            applied = apply_changes(parts, files, plan_changes(parts, files, found, said), said)
             self._prune(applied.shelves, settings.backups.keep)
             taken = self._snapshots.take(files, found)
             plan = plan_changes(parts, files, found, said)
@@ -129,11 +130,11 @@ class Library:
         )
 
     def _places(
-        self, settings: Settings, replicas: Sequence[Replica]
-    ) -> tuple[list[Place], list[Refusal], Files]:
-        tracked, machine = settings.knowledge.tracked_files, self.parts.machine
-        found, refusals = places(machine, self._config_dir, replicas, tracked_files=tracked)
-        return found, refusals, files_of(machine, self._config_dir, replicas)
+        self, settings: Settings, replicas: Sequence[Replica], *, fresh: bool = False
+    ) -> tuple[tuple[Place, ...], tuple[Refusal, ...], Files]:
+        tracked, now = settings.knowledge.tracked_files, self.parts.clock.monotonic()
+        found = self._finder.find(replicas, tracked_files=tracked, now=now, fresh=fresh)
+        return found.places, found.refusals, found.files
 
     def _prune(self, shelves: Iterable[str], keep: int) -> None:
         for shelf in shelves:
