@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
 from convergenced.canon.secrets import find_secrets
 from convergenced.knowledge.composing import Draft, DraftTask, compose_drafts, pack_tasks, unpack_tasks
@@ -30,6 +31,13 @@ LONGEST = 3600.0
 """Seconds that one run may take."""
 
 NICENESS = 10
+
+_OUTCOMES: tuple[Literal["copied", "merged", "rejected", "failed"], ...] = (
+    "copied",
+    "merged",
+    "rejected",
+    "failed",
+)
 
 _LOOK = 0.2
 """Seconds between looks at whether to stop."""
@@ -134,7 +142,7 @@ class _Heard(Generic[MadeT]):
             try:
                 said = json.loads(line)
                 self.take(self._unpack(said["result"]) if "result" in said else said)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                 raise ProviderError("the process that synthesizes does not say what it should") from None
 
     def take(self, said: MadeT | Mapping[str, Any]) -> None:
@@ -308,9 +316,19 @@ def _tasks(request: Mapping[str, Any]) -> list[ScopeTask]:
 
 
 def _result(fields: Mapping[str, Any]) -> ScopeResult:
-    documents = {path: _unpacked(data) or b"" for path, data in fields["documents"].items()}
-    lists = {name: tuple(fields[name]) for name in ("marks", "claims")}
-    return ScopeResult(**{**fields, **lists, "documents": documents})
+    """What `_line` made these fields of; raises what `_Heard.piece` expects for anything else."""
+    (outcome,) = (one for one in _OUTCOMES if one == fields["outcome"])
+    usd = float(fields["usd"])
+    if not 0 <= usd < math.inf:
+        raise ValueError(f"nothing costs {usd}")
+    return ScopeResult(
+        **{name: str(fields[name]) for name in ("scope", "model", "prompt", "text")},
+        outcome=outcome,
+        documents={path: _unpacked(data) or b"" for path, data in fields["documents"].items()},
+        marks=tuple(map(str, fields["marks"])),
+        claims=tuple(map(str, fields["claims"])),
+        usd=usd,
+    )
 
 
 def _line(said: ScopeResult | Draft | Mapping[str, Any]) -> bytes:

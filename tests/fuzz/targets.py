@@ -45,7 +45,7 @@ from convergenced.model import MODE_BLOB, MODE_TREE, Content, Oid, SessionId, Tr
 from convergenced.store.objects import format_commit, format_tree, object_id, parse_commit, parse_tree
 from tests import labelled
 from tests.fakes.store import MemoryStore
-from tests.fuzz import mutation
+from tests.fuzz import knowing, mutation
 
 Parsed = TypeVar("Parsed")
 
@@ -521,4 +521,11 @@ TARGETS = {
     "tree": Target(check_tree, _tree_seeds),
     "memory": Target(check_memory, _memory_seeds),
     "knowledge": Target(check_knowledge, _knowledge_seeds),
+    "markdown": Target(knowing.check_markdown, knowing.markdown_seeds),
+    "marks": Target(knowing.check_marks, knowing.mark_seeds),
+    "settings": Target(knowing.check_settings, knowing.setting_seeds),
+    "heard": Target(knowing.check_heard, knowing.heard_seeds),
+    "answer": Target(knowing.check_answer, knowing.answer_seeds),
+    "client": Target(knowing.check_client, knowing.client_seeds),
+    "forge": Target(knowing.check_forge, knowing.forge_seeds),
 }

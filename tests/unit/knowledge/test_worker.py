@@ -307,6 +307,9 @@ def _instead(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None
     monkeypatch.setattr(sys, "executable", str(program))
 
 
+RESULT = json.loads(worker._line(ScopeResult("global", "merged")))["result"]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -316,6 +319,10 @@ def _instead(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None
         '{"result": {"scope": "global"}}',
         '{"result": 1}',
         '{"result": {"documents": 1}}',
+        json.dumps({"result": {**RESULT, "outcome": "eaten"}}),
+        json.dumps({"result": {**RESULT, "usd": 10**400}}),
+        json.dumps({"result": {**RESULT, "usd": -1.0}}),
+        json.dumps({"result": {**RESULT, "documents": {"CLAUDE.md": "no base64"}}}),
     ],
 )
 def test_nonsense_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
