@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import count, permutations
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,3 +138,38 @@ def test_any_bytes_are_merged(
 def test_the_sections_that_are_merged_are_the_sections_of_the_merged_text(data: tuple[bytes, ...]) -> None:
     merged = parse(merge_markdown(data[0], _versions(data[1:], (None, None))).data)
     assert {key for side in data for key in parse(side).sections} == set(merged.sections)
+
+
+def _edited(random: Random, text: bytes, numbers: count[int]) -> bytes:
+    """The text with one or two lines or sections more, less or changed; no line comes twice."""
+    lines = text.split(b"\n")
+    for _ in range(random.randrange(1, 3)):
+        at = random.randrange(len(lines) + 1)
+        kind = random.choice((b"- item N", b"prose N", b"### N", b"## N\n\ntext of N"))
+        new = kind.replace(b"N", b"%d" % next(numbers))
+        lines[at : at + random.randrange(2)] = [b"", *new.split(b"\n"), b""] if b"\n" in new else [new]
+    return b"\n".join(lines)
+
+
+@given(st.randoms(use_true_random=False))
+def test_what_nobody_took_out_stays_through_rounds_of_edits_and_merges(random: Random) -> None:
+    numbers = count()
+    shared: bytes | None = None
+    texts = [b"# Notes\n\n- known\n"] * 3
+    bases: list[bytes | None] = [None] * 3
+    added: set[bytes] = set()
+    gone: set[bytes] = set()
+    for _ in range(5):
+        for at, text in enumerate(texts):
+            texts[at] = _edited(random, text, numbers)
+            former, now = ({*side.split(b"\n")} for side in (text, texts[at]))
+            added |= now - former
+            gone |= former - now
+        shared = merge_markdown(shared, _versions(tuple(texts), tuple(bases))).data
+        assert added - gone - {b""} <= {*shared.split(b"\n")}
+        for at, text in enumerate(texts):
+            if random.randrange(2):
+                texts[at] = shared
+            bases[at] = texts[at] if texts[at] == shared else text
+    settled = merge_markdown(shared, _versions((shared or b"",) * 3, tuple(bases)))
+    assert settled.data == shared
