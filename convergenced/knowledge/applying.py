@@ -94,7 +94,7 @@ class _Applying:
         return []
 
     def _guard(self) -> None:
-        running = holder(self._parts, self._said.ignoring)
+        running = holder(self._parts)
         if running is not None:
             raise HeldError(held_by(running), "it is written when that ends", running.pid or None)
 

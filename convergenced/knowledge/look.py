@@ -70,7 +70,7 @@ class Look:
     @property
     def held_names(self) -> list[str]:
         """The documents that wait for Claude Code's end."""
-        return [f"{one.scope}/{one.path}" for one in self.plan.documents if one.state == "held"]
+        return [f"{one.scope}/{one.path}" for one in self.plan.documents if one.is_held]
 
     @property
     def held(self) -> str:

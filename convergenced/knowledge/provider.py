@@ -14,6 +14,10 @@ from convergenced.errors import ConvergenceError, PeerError
 from convergenced.merge.documents import Json
 
 
+ASKING_PREFIX = "convergence-ask-"
+"""How the temporary folders begin in which clients are asked: a client that runs below one is ours."""
+
+
 class ProviderError(ConvergenceError):
     """A provider cannot answer: no key, refused, unreachable for long. The hint says what to do."""
 

@@ -11,12 +11,14 @@ import difflib
 import hashlib
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from posixpath import basename, dirname
 from typing import Literal
 
 from convergenced.errors import ConvergenceError, MissingObjectError
 from convergenced.knowledge.branch import KNOWLEDGE_REF, knowledge_at
 from convergenced.knowledge.local import LocalDocument, is_same_here, localized, read_local
 from convergenced.knowledge.places import Place
+from convergenced.knowledge.provider import ASKING_PREFIX
 from convergenced.merge.client_settings import (
     ABSENT,
     Absent,
@@ -43,7 +45,7 @@ from convergenced.sync.replica import Parts
 from convergenced.sync.scan import MEMORY
 from convergenced.sync.tips import ref_of
 
-State = Literal["same", "waits", "held", "person", "edited", "removed", "elsewhere"]
+State = Literal["same", "waits", "held", "person", "edited", "removed", "declined", "elsewhere"]
 """See `control.knowledge_answers.DocumentState`."""
 
 Consent = Literal["no", "large", "runs", "removed"]
@@ -124,6 +126,8 @@ class Standing:
     changes: tuple[PlannedChange, ...] = ()
     document: LocalDocument | None = None
     """What stood there when the changes were planned."""
+    is_held: bool = False
+    """Whether something of it would be written if no Claude Code ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +145,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a person said of changes, by id, and the clients that do not count."""
+    """What a person said of changes, by id."""
 
     accepted: Container[str] = field(default_factory=frozenset)
     declined: Container[str] = field(default_factory=frozenset)
-    ignoring: Container[int] = field(default_factory=frozenset)
 
     def allows(self, change: PlannedChange) -> bool:
         """Whether a change may be made."""
@@ -154,10 +157,16 @@ class Said:
         return change.consent == "no" or change.id in self.accepted
 
 
-def holder(parts: Parts, ignoring: Container[int]) -> ClaudeProcess | None:
-    """A running Claude Code, wherever on the machine it runs: each reads these files."""
-    running = (process for process in parts.processes.claude() if process.pid not in ignoring)
-    return next(running, None)
+def holder(parts: Parts) -> ClaudeProcess | None:
+    """A running Claude Code, wherever on the machine it runs: each reads these files.
+
+    But one that we ask ourselves: it was begun so that it reads none of them.
+    """
+    return next((process for process in parts.processes.claude() if not _is_asked_by_us(process)), None)
+
+
+def _is_asked_by_us(process: ClaudeProcess) -> bool:
+    return process.cwd is not None and basename(dirname(process.cwd)).startswith(ASKING_PREFIX)
 
 
 def held_by(process: ClaudeProcess | None) -> str:
@@ -173,7 +182,7 @@ def plan_changes(parts: Parts, files: Files, places: Sequence[Place], said: Said
     Raises `NewerSchemaError` where the branch was written by a newer version.
     """
     knowledge, _ = knowledge_at(parts.store, ref_of(parts.store, KNOWLEDGE_REF))
-    held = held_by(holder(parts, said.ignoring))
+    held = held_by(holder(parts))
     return Plan(tuple(_Planning(parts, files, places, said, knowledge, held).documents()), held)
 
 
@@ -326,16 +335,20 @@ class _Planning:
         if not changes:
             return standing
         said = self._said
-        asked = [change for change in changes if not said.allows(change)]
-        reasons = dict.fromkeys(change.reason for change in asked if change.id not in said.declined)
-        state: State = "waits"
-        text = "written soon"
+        asked = [change for change in changes if not said.allows(change) and change.id not in said.declined]
+        is_wanted = any(said.allows(change) for change in changes)
+        is_held = bool(self._held) and is_wanted
+        state: State
         if asked:
             state = "removed" if is_removed else "person"
-            text = "; ".join(reasons) or "you declined what is left"
-        elif self._held:
+            text = "; ".join(dict.fromkeys(change.reason for change in asked))
+        elif is_held:
             state, text = "held", self._held
-        return replace(standing, state=state, text=text, changes=changes, document=local)
+        elif is_wanted:
+            state, text = "waits", "written soon"
+        else:
+            state, text = "declined", "you declined what is left"
+        return replace(standing, state=state, text=text, changes=changes, document=local, is_held=is_held)
 
 
 def _json(value: Json | Absent) -> Json:

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from convergenced.knowledge.prompts import Material, critic_question, merge_question
-from convergenced.knowledge.provider import PartialAnswerError, ProviderError, Question
-from convergenced.knowledge.providers.claude_client import FOLDER_PREFIX, ClaudeModel, find_client
+from convergenced.knowledge.provider import ASKING_PREFIX, PartialAnswerError, ProviderError, Question
+from convergenced.knowledge.providers.claude_client import ClaudeModel, find_client
 from convergenced.knowledge.synthesis import DocumentTask, ScopeResult, ScopeTask
 from convergenced.knowledge.worker import run_worker
 from convergenced.machine.claude import RealProcesses
@@ -298,7 +298,7 @@ def test_one_that_is_asked_runs_in_its_own_folder_and_ends_when_the_work_is_stop
             stop.set()
             working.join()
     folder = Path(running.cwd or "")
-    assert folder.parent.name.startswith(FOLDER_PREFIX)
+    assert folder.parent.name.startswith(ASKING_PREFIX)
     assert folder.parent.parent == Path(os.path.realpath(home.scratch))
     assert f".claude/sessions/{running.pid}.json" in sessions
     assert [type(error) for error in raised] == [ProviderError]

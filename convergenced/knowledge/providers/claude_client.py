@@ -20,16 +20,20 @@ from itertools import count
 from typing import Any
 
 from convergenced.knowledge.prices import BYTES_PER_TOKEN, price_of
-from convergenced.knowledge.provider import Answer, PartialAnswerError, ProviderError, Question, fits
+from convergenced.knowledge.provider import (
+    ASKING_PREFIX,
+    Answer,
+    PartialAnswerError,
+    ProviderError,
+    Question,
+    fits,
+)
 from convergenced.knowledge.providers.claude_login import home_of, locations, login_environ, login_settings
 from convergenced.merge.documents import Json
 from convergenced.model import LocalPath
 from convergenced.store.program import Limits, Outcome, Programs
 
 DEFAULT_MODEL = "sonnet"
-
-FOLDER_PREFIX = "convergence-ask-"
-"""How the temporary folders begin in which clients are asked: a client that runs below one is ours."""
 
 TIMEOUT = 600.0
 """Seconds that one question may take."""
@@ -113,7 +117,7 @@ class ClaudeModel:
             *("--max-budget-usd", f"{self.estimate(question):.4f}"),
         ]
         try:
-            with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as top:
+            with tempfile.TemporaryDirectory(prefix=ASKING_PREFIX, ignore_cleanup_errors=True) as top:
                 work, scratch = os.path.join(top, "work"), os.path.join(top, "tmp")
                 os.mkdir(work, 0o700)
                 os.mkdir(scratch, 0o700)

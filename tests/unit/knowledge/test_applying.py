@@ -13,7 +13,8 @@ import pytest
 from convergenced import steps
 from convergenced.errors import ConvergenceError
 from convergenced.knowledge.applying import apply_changes
-from convergenced.knowledge.standing import Said, plan_changes
+from convergenced.knowledge.provider import ASKING_PREFIX
+from convergenced.knowledge.standing import Said
 from convergenced.machine.backups import list_backups
 from convergenced.merge.knowledge import GLOBAL, SETTINGS, DocumentPath, Scope
 from convergenced.model import LocalPath
@@ -164,7 +165,7 @@ class TestTexts:
         assert report.written == []
         assert [one.id for one in report.left] == [change.id]
         (standing,) = ann.plan(declined=[change.id]).documents
-        assert (standing.state, standing.text) == ("person", "you declined what is left")
+        assert (standing.state, standing.text) == ("declined", "you declined what is left")
 
     def test_marks_are_told(self, ann: KnowingMachine) -> None:
         known(ann)
@@ -297,7 +298,7 @@ class TestEdits:
 
 class TestClients:
     def test_nothing_is_written_while_a_client_runs_anywhere(self, ann: KnowingMachine) -> None:
-        path = known(ann)
+        known(ann)
         ann.consolidate(NEW.encode())
         pid = ann.processes.begin("/somewhere/else")
         standing = ann.standing()
@@ -307,10 +308,13 @@ class TestClients:
         report = ann.apply()
         assert (report.held, report.pid) == (standing.text, pid)
         assert (report.written, len(report.left)) == ([], 1)
-        said = Said(ignoring=frozenset({pid}))
-        plan = plan_changes(ann.parts, ann.files, ann.look()[0], said)
-        assert plan.held == ""
-        assert apply_changes(ann.parts, ann.files, plan, said).written == [str(path)]
+
+    def test_one_that_we_ask_ourselves_does_not(self, ann: KnowingMachine) -> None:
+        path = known(ann)
+        ann.consolidate(NEW.encode())
+        ann.processes.begin(f"/tmp/{ASKING_PREFIX}x/work")
+        assert ann.plan().held == ""
+        assert ann.apply().written == [str(path)]
 
     def test_one_that_starts_right_before_the_rename_holds_it(self, ann: KnowingMachine) -> None:
         path = known(ann)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from convergenced.knowledge.prices import price_of
-from convergenced.knowledge.provider import PartialAnswerError, ProviderError, Question
+from convergenced.knowledge.provider import ASKING_PREFIX, PartialAnswerError, ProviderError, Question
 from convergenced.knowledge.providers import claude_client
 from convergenced.knowledge.providers.claude_client import ClaudeModel, find_client
 from convergenced.merge.documents import Json
@@ -147,7 +147,7 @@ def test_it_works_in_an_empty_private_folder_that_goes_away(client: StandIn) -> 
     assert told["listed"] == []
     assert stat.S_IMODE(told["mode"]) == 0o700
     top = Path(told["folder"]).parent
-    assert top.name.startswith(claude_client.FOLDER_PREFIX)
+    assert top.name.startswith(ASKING_PREFIX)
     assert Path(told["environ"]["CLAUDE_CODE_TMPDIR"]).parent == top
     assert os.listdir(tempfile.gettempdir()) == []
 
