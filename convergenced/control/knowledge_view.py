@@ -79,6 +79,8 @@ def waiting_of(librarian: Librarian) -> list[str]:
     found = [f"{one.text}{f' ({one.hint})' if one.hint else ''}" for one in librarian.trouble.values()]
     if librarian.synthesizing is not None:
         found.append(f"a synthesis is under way: {librarian.synthesizing}")
+    if librarian.composing is not None:
+        found.append(f"first documents are composed: {librarian.composing}")
     last = librarian.last
     if last is not None and last.held:
         found.append(last.held)

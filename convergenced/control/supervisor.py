@@ -19,6 +19,7 @@ from convergenced.control.configured import Configured
 from convergenced.control.dispatch import Dispatcher
 from convergenced.control.doctor import Doctor
 from convergenced.control.knowledge import KnowledgeMethods
+from convergenced.control.knowledge_files import KnowledgeFileMethods
 from convergenced.control.server import ControlServer
 from convergenced.errors import ConfigError, ConvergenceError
 from convergenced.knowledge.librarian import Librarian
@@ -88,7 +89,10 @@ class Supervisor:
             exclude=self._change_exclusions,
             doctor=Doctor(self.parts, self.locations, os.environ),
             shutdown=self.engine.stop,
-            beside=KnowledgeMethods(self.engine, self.librarian).methods,
+            beside={
+                **KnowledgeMethods(self.engine, self.librarian).methods,
+                **KnowledgeFileMethods(self.engine, self.librarian).methods,
+            },
         )
         server = ControlServer(self.locations.socket, dispatcher.handle)
         server.start()

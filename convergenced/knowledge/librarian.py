@@ -84,7 +84,10 @@ class Librarian:
         """What the newest round with each peer did about the branch."""
         self.synthesizing: str | None = None
         """How far a synthesis under way is, in words."""
-        self._stop = threading.Event()
+        self.composing: str | None = None
+        """How far first documents are that somebody asked for, in words."""
+        self.stopping = threading.Event()
+        """Set when nothing is to be started any more, and what runs is to be broken off."""
         self._looked_at = -1.0
         self._busy = False
         self._asked: float | None = 0.0
@@ -121,7 +124,7 @@ class Librarian:
     def _may_work(self) -> bool:
         board = self._desk.board
         stopped = board.halted is not None or ALL in board.pauses or board.surveyed_at < 0
-        return self.is_on and not stopped and not self._stop.is_set()
+        return self.is_on and not stopped and not self.stopping.is_set()
 
     def _look_due(self) -> float:
         pace = self._desk.pace
@@ -165,7 +168,7 @@ class Librarian:
 
     def close(self) -> None:
         """Breaks off a synthesis and ends watching."""
-        self._stop.set()
+        self.stopping.set()
         self.library.unwatch()
 
     def replicas(self) -> list[Replica]:
@@ -314,7 +317,7 @@ class Librarian:
 
         desk.submit(
             SYNTHESIS_LANE,
-            lambda: self.library.synthesize(settings, only, again=again, stop=self._stop, tell=tell),
+            lambda: self.library.synthesize(settings, only, again=again, stop=self.stopping, tell=tell),
             ended,
             broke,
         )

@@ -60,7 +60,7 @@ class Library:
         self.parts = parts
         self._finder = PlaceFinder(parts.machine, config_dir)
         self.decisions = decisions
-        self._environ = environ
+        self.environ = environ
         self._snapshots = Snapshots(parts)
         self._hints = FileHints()
         self._watched: frozenset[LocalPath] = frozenset()
@@ -74,7 +74,7 @@ class Library:
         parts = self.parts
         self.decisions.accept(wish.accept)
         self.decisions.decline(wish.decline)
-        found, refusals, files = self._places(settings, replicas)
+        found, refusals, files = self.find_places(settings, replicas)
         self._wanted = frozenset(place.local for place in found if not place.is_memory)
         if not self._is_swept:
             sweep_places(found, parts.clock.now())
@@ -86,9 +86,9 @@ class Library:
         plan = plan_changes(parts, files, found, said)
         applied = AppliedReport()
         if not plan.held and any(said.allows(change) for change in plan.changes):
-            found, refusals, files = self._places(settings, replicas, fresh=True)
+            found, refusals, files = self.find_places(settings, replicas, fresh=True)
             applied = apply_changes(parts, files, plan_changes(parts, files, found, said), said)
-            self._prune(applied.shelves, settings.backups.keep)
+            self.prune(applied.shelves, settings.backups.keep)
             taken = self._snapshots.take(files, found)
             plan = plan_changes(parts, files, found, said)
             # A yes counts once: the same change may come back after somebody took it back.
@@ -115,7 +115,7 @@ class Library:
     def survey(self, settings: Settings, replicas: Sequence[Replica]) -> Look:
         """The same without changing anything: for one who only reads."""
         parts = self.parts
-        found, refusals, files = self._places(settings, replicas)
+        found, refusals, files = self.find_places(settings, replicas)
         said = Said(self.decisions.accepted(), self.decisions.declined())
         tip = ref_of(parts.store, KNOWLEDGE_REF)
         knowledge, left_out = knowledge_at(parts.store, tip)
@@ -129,14 +129,16 @@ class Library:
             declined=self.decisions.declined(),
         )
 
-    def _places(
+    def find_places(
         self, settings: Settings, replicas: Sequence[Replica], *, fresh: bool = False
     ) -> tuple[tuple[Place, ...], tuple[Refusal, ...], Files]:
+        """Places, what had to be set aside, and what reads and writes the files (see `PlaceFinder.find`)."""
         tracked, now = settings.knowledge.tracked_files, self.parts.clock.monotonic()
         found = self._finder.find(replicas, tracked_files=tracked, now=now, fresh=fresh)
         return found.places, found.refusals, found.files
 
-    def _prune(self, shelves: Iterable[str], keep: int) -> None:
+    def prune(self, shelves: Iterable[str], keep: int) -> None:
+        """Keeps the newest few backups on each of these shelves (`AppliedReport.shelves`)."""
         for shelf in shelves:
             try:
                 prune_backups(LocalPath(os.path.join(self.parts.machine.backups_dir, shelf)), keep)
@@ -176,7 +178,7 @@ class Library:
         knowledge, _ = knowledge_at(store, ref_of(store, KNOWLEDGE_REF))
         planned = []
         for scope in _chosen(knowledge, only, again=again):
-            (plan,) = plan_work([gather(store, knowledge, scope)], settings.knowledge, self._environ)
+            (plan,) = plan_work([gather(store, knowledge, scope)], settings.knowledge, self.environ)
             ours = contributions(knowledge, scope)
             paths = dict.fromkeys(str(one.path) for one in ours)
             machines = dict.fromkeys(knowledge.machines[one.machine].name or one.machine for one in ours)
@@ -202,7 +204,7 @@ class Library:
         results = run_worker(
             [gather(store, knowledge, scope) for scope in scopes],
             settings.knowledge,
-            self._environ,
+            self.environ,
             allowed=parts.state.allowed(),
             salt=salt_of(parts.machine.id),
             stop=stop,
@@ -235,7 +237,7 @@ class Library:
         scopes = _chosen(knowledge, only, again=again)
         if not scopes:
             return []
-        runner = open_runner(settings.knowledge, settings.peers, self._environ)
+        runner = open_runner(settings.knowledge, settings.peers, self.environ)
         tell("waits until the hub has what is new")
         for _ in range(int(PUSHED_WITHIN / _LOOK)):
             tip = ref_of(store, KNOWLEDGE_REF)
