@@ -16,6 +16,7 @@ from convergenced.errors import (
     ConvergenceError,
     NewerSchemaError,
     PeerError,
+    PeerUnreachableError,
     RefusedInputError,
     StoreError,
 )
@@ -270,12 +271,12 @@ class _Round:
             if tip is not None and tip != self._tracks[project] and not self._skips(project):
                 offers[project_ref(project)] = (project, tip)
         beside = self._sides.offers()
-        refs = [*offers, *beside]
-        if refs and with_readme and ref_of(self._store, README_REF) is not None:
+        refs = [*offers]
+        if (refs or beside) and with_readme and ref_of(self._store, README_REF) is not None:
             refs.append(README_REF)
-        if not refs:
+        if not refs and not beside:
             return False
-        answers = self._peer.push(refs)
+        answers = self._push_both(refs, beside)
         steps.reached("exchange.pushed")
         behind = False
         for ref in beside:
@@ -290,6 +291,19 @@ class _Round:
                 self._report.rejected[project] = reason
                 behind = behind or is_behind(reason)
         return behind
+
+    def _push_both(self, refs: Sequence[str], beside: Sequence[str]) -> dict[str, str | None]:
+        """Branches beside the projects' that cannot be pushed keep no project from leaving."""
+        try:
+            return self._peer.push([*refs, *beside])
+        except PeerUnreachableError:
+            raise
+        except PeerError as error:
+            if not beside:
+                raise
+            if not refs:
+                return dict.fromkeys(beside, error.summary)
+            return self._push_both(refs, ()) | self._push_both((), beside)
 
     def _note_pushed(self, project: ProjectId, tip: Oid) -> None:
         self._track(project, tip)

@@ -190,6 +190,19 @@ def _part(project: ProjectId) -> str:
     return f"store of {project}"
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What can be done for some refs of the store, besides asking peers.
+
+    `refs` names them, as they are now. `reread` brings back what local files hold. `rebuild` makes anew what
+    cannot be read for good, as the flaws say that are left, and tells what it did; nothing is an empty text.
+    """
+
+    refs: Callable[[], list[str]]
+    reread: Callable[[], None]
+    rebuild: Callable[[Sequence[Flaw]], str]
+
+
 def heal_project(
     parts: Parts, store: GitStore, project: ProjectId, replicas: Sequence[Replica], peers: Sequence[Peer]
 ) -> Outcome:
@@ -197,10 +210,24 @@ def heal_project(
 
     Raises `StoreError` where the store cannot be written.
     """
+
+    def read_again() -> None:
+        for replica in replicas:
+            with contextlib.suppress(ConvergenceError, OSError):  # another folder may have it
+                reread(parts, replica, _policy(parts, replica))
+                store.settle()
+
+    ways = Ways(partial(_refs, store, project), read_again, partial(_rebuild, store, project))
+    return heal_refs(store, parts.clock.now(), ways, peers)
+
+
+def heal_refs(store: GitStore, now: float, ways: Ways, peers: Sequence[Peer]) -> Outcome:
+    """Verifies what some refs reach and heals it: from the store's packs, from peers, from local files.
+
+    Raises `StoreError` where the store cannot be written.
+    """
     outcome = Outcome()
-    flaws = [
-        one for one in verify(store, _refs(store, project)) if not _is_held(one, store, parts.clock.now())
-    ]
+    flaws = [one for one in verify(store, ways.refs()) if not _is_held(one, store, now)]
     outcome.flaws = len(flaws)
     if not flaws:
         return outcome
@@ -208,18 +235,15 @@ def heal_project(
     write_readme(store)
     outcome.left = _heal(store, flaws, peers, outcome)
     if outcome.left:
-        for replica in replicas:
-            with contextlib.suppress(ConvergenceError, OSError):  # another folder may have it
-                reread(parts, replica, _policy(parts, replica))
-                store.settle()
-        still = list(verify(store, _refs(store, project)))
+        ways.reread()
+        still = list(verify(store, ways.refs()))
         brought = {flaw.oid for flaw in outcome.left} - {flaw.oid for flaw in still}
         if brought:
             outcome.told.append(f"healed {plural(len(brought), 'object')} from local files")
         outcome.left = _heal(store, still, peers, outcome)
-    if _rebuild(store, project, outcome.left):
-        outcome.told.append("made the branch anew from what else the store has of it")
-        outcome.left = list(verify(store, _refs(store, project)))
+    if made := ways.rebuild(outcome.left):
+        outcome.told.append(made)
+        outcome.left = list(verify(store, ways.refs()))
     return outcome
 
 
@@ -258,23 +282,23 @@ def _is_held(flaw: Flaw, store: GitStore, now: float) -> bool:
         return True
 
 
-def _rebuild(store: GitStore, project: ProjectId, left: Sequence[Flaw]) -> bool:
-    """Makes the project's branch anew where its tip cannot be read; tells whether it did."""
+def _rebuild(store: GitStore, project: ProjectId, left: Sequence[Flaw]) -> str:
+    """Makes the project's branch anew where its tip cannot be read."""
     ref = project_ref(project)
     tip = tip_of(store, project)
     if tip is not None and tip not in {
         flaw.oid for flaw in left if flaw.where == ref or flaw.kind == "missing"
     }:
-        return False
+        return ""
     whole = [one for name, one in _others(store, project) if one != tip and not any(verify(store, [name]))]
     if not whole:
-        return False
+        return ""
     if tip is not None:
         damage.keep_ref(store.path, ref, tip)
         store.swap(ref, tip, None)
     for commit in whole:
         advance(store, project, commit)
-    return True
+    return "made the branch anew from what else the store has of it"
 
 
 def _others(store: GitStore, project: ProjectId) -> Iterator[tuple[str, Oid]]:

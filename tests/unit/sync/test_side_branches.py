@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -47,6 +47,18 @@ class Notes:
         store.swap(REF, tip, new)
         self.advanced.append(new)
         return new
+
+
+class Choking:
+    """A peer that any push breaks off at which has the branch in it: something of it is missing here."""
+
+    def __init__(self, peer: MemoryPeer) -> None:
+        self.list, self.fetch, self.close, self._push = peer.list, peer.fetch, peer.close, peer.push
+
+    def push(self, refs: Sequence[str]) -> dict[str, str | None]:
+        if REF in refs:
+            raise PeerRefusedError("the pack broke off")
+        return self._push(refs)
 
 
 class Spoiled:
@@ -120,6 +132,17 @@ def test_projects_and_the_branch_go_in_one_push(ann: FakeMachine) -> None:
     assert report.pushed == [APP]
     assert side(report).pushed
     assert [call for call, _ in ann.peer.calls] == ["list", "push"]
+
+
+def test_a_branch_that_breaks_off_the_push_keeps_no_project_from_leaving(ann: FakeMachine) -> None:
+    ann.say(sid(1), "hello")
+    ann.converge()
+    write(ann.store, "one")
+    told = {APP: ann.identity()}
+    for pushed in ([APP], []):
+        report = exchange(ann.store, Choking(ann.peer), HUB, told, (), sides=[Notes()])
+        assert report.pushed == pushed
+        assert "broke off" in str(side(report).error)
 
 
 def test_a_hub_that_lost_it_gets_it_back(world: World, ann: FakeMachine) -> None:
