@@ -13,17 +13,20 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from convergenced.errors import ConvergenceError
 from convergenced.knowledge.branch import KNOWLEDGE_REF, advance_knowledge
 from convergenced.knowledge.library import Library
 from convergenced.knowledge.look import KIND, Look, Wish
+from convergenced.knowledge.mending import Mender
 from convergenced.knowledge.synthesis import ScopeResult
 from convergenced.merge.knowledge import Scope
 from convergenced.model import LocalPath, Oid
 from convergenced.ports import Store
 from convergenced.sync.board import ALL, Attention, Missing
 from convergenced.sync.desk import Desk, in_words
+from convergenced.sync.healing import Outcome
 from convergenced.sync.plan import retry_delay
 from convergenced.sync.replica import Replica
 from convergenced.sync.rounds import Rounds
@@ -103,6 +106,7 @@ class Librarian:
         """What the newest synthesis began with: the same again is not tried soon."""
         self._attention: list[Attention] = []
         self._wishes: list[_Wished] = []
+        self._mender = Mender(desk, LANE, self._mending, self._mended)
         rounds.on_sides = self._exchanged
         self.settings_changed()
 
@@ -118,7 +122,7 @@ class Librarian:
         """When there is something to start."""
         if not self._may_work():
             return None
-        times = [self._synthesis_at, None if self._busy else self._look_due()]
+        times = [self._synthesis_at, self._mender.due, None if self._busy else self._look_due()]
         return min((at for at in times if at is not None), default=None)
 
     def _may_work(self) -> bool:
@@ -142,6 +146,7 @@ class Librarian:
         if not self._may_work():
             return
         now = self._desk.clock.monotonic()
+        self._mender.start_due()
         if not self._busy and now >= self._look_due():
             self._look()
         if self._synthesis_at is not None and now >= self._synthesis_at and self.synthesizing is None:
@@ -163,6 +168,7 @@ class Librarian:
             self._rounds.offer_sides()
         else:
             self.library.unwatch()
+            self._mender.forget()
             self.last, self._synthesis_at, self._attention = None, None, []
             self.peers.clear()
 
@@ -198,6 +204,7 @@ class Librarian:
             self._failures["look"] += 1
             self._poll_at = desk.clock.monotonic() + max(BLIND, retry_delay(self._failures["look"]))
             self._note_trouble("look", error)
+            self._mender.suspect(error)
             for one in wishes:
                 one.failed(error)
 
@@ -245,10 +252,22 @@ class Librarian:
         self.peers = {peer: one for peer, one in self.peers.items() if peer in self._desk.board.peers}
         if report.error is not None and (former is None or str(former.error) != str(report.error)):
             self._desk.note("knowledge", None, f"{name}: {report.error.summary}")
+            self._mender.suspect(report.error)
         if report.fetched:
             self._desk.note("fetch", None, f"fetched knowledge from {name}")
         if report.tip is not None and (self.last is None or report.tip != self.last.tip):
             self.look()
+
+    # -- damage
+
+    def _mending(self) -> Callable[[], Outcome]:
+        settings, open_peer = self._desk.settings, self._desk.surroundings.open_peer
+        peers = {peer.name: partial(open_peer, peer) for peer in settings.peers}
+        return partial(self.library.mend, settings, self.replicas(), peers)
+
+    def _mended(self) -> None:
+        self.look()
+        self._rounds.offer_sides()
 
     # -- synthesis
 
@@ -312,6 +331,7 @@ class Librarian:
             self.synthesizing = None
             self._failures["synthesis"] += 1
             self._note_trouble("synthesis", error)
+            self._mender.suspect(error)
             self.look()
             failed(error)
 
@@ -365,6 +385,8 @@ class Librarian:
         if not self.is_on or ALL in self._desk.board.pauses:
             return []
         look = self.last
+        if self._mender.is_at_work:
+            return [Missing("", "what the store has of CLAUDE.md and settings is being mended", "work")]
         if "look" in self.trouble:
             return [Missing("", f"knowledge: {self.trouble['look'].text}", "person")]
         if self._busy or self._first_change is not None or look is None or self._looked_at < since:
@@ -393,6 +415,8 @@ class Librarian:
         if not self.is_on:
             return []
         found = [Attention(KIND, None, f"knowledge: {one.text}", one.hint) for one in self.trouble.values()]
+        if self._mender.trouble is not None:
+            found.insert(0, self._mender.trouble)
         for name, report in self.peers.items():
             if report.error is not None and name in self._desk.board.peers:
                 found.append(Attention(KIND, None, report.error.summary, report.error.hint))

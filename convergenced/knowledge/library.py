@@ -16,6 +16,7 @@ from convergenced.errors import ConvergenceError
 from convergenced.knowledge.applying import AppliedReport, apply_changes
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge, knowledge_at
 from convergenced.knowledge.look import Look, Wish
+from convergenced.knowledge.mending import mend_branch, take_up
 from convergenced.knowledge.places import Place, PlaceFinder, sweep_places
 from convergenced.knowledge.providers.ci import open_runner
 from convergenced.knowledge.snapshot import Snapshots
@@ -29,8 +30,9 @@ from convergenced.machine.watch_files import FileHints
 from convergenced.merge.contributions import contributions, due_scopes, inputs_of
 from convergenced.merge.knowledge import Knowledge, Scope
 from convergenced.model import LocalPath, Refusal
-from convergenced.ports import Files
+from convergenced.ports import Files, Peer
 from convergenced.store.branch import peer_ref
+from convergenced.sync.healing import Outcome
 from convergenced.sync.replica import Parts, Replica
 from convergenced.sync.screening import salt_of
 from convergenced.sync.tips import ref_of
@@ -76,6 +78,7 @@ class Library:
         self.decisions.decline(wish.decline)
         found, refusals, files = self.find_places(settings, replicas)
         self._wanted = frozenset(place.local for place in found if not place.is_memory)
+        take_up(parts.store)
         if not self._is_swept:
             sweep_places(found, parts.clock.now())
             self._is_swept = True
@@ -128,6 +131,17 @@ class Library:
             refusals=(*refusals, *left_out),
             declined=self.decisions.declined(),
         )
+
+    def mend(
+        self, settings: Settings, replicas: Sequence[Replica], peers: Mapping[str, Callable[[], Peer]]
+    ) -> Outcome:
+        """Mends what the store has of it (see `mend_branch`). Raises `StoreError`."""
+
+        def share_again() -> None:
+            found, _, files = self.find_places(settings, replicas, fresh=True)
+            self._snapshots.share_again(files, found)
+
+        return mend_branch(self.parts, share_again, peers)
 
     def find_places(
         self, settings: Settings, replicas: Sequence[Replica], *, fresh: bool = False

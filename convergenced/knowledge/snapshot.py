@@ -96,10 +96,21 @@ class Snapshots:
             self._settled = None
             raise
 
-    def _take(self, files: Files, places: Sequence[Place]) -> SnapshotReport:
+    def share_again(self, files: Files, places: Sequence[Place]) -> None:
+        """Gives the store every document once more, as it may have lost some. Commits nothing."""
+        self._seen.clear()
+        self._settled = None
+        screened = self._screened()
+        for place in places:
+            self._look(files, place, screened, {})
+
+    def _screened(self) -> _Screened:
         policy = self._parts.screen.policy
         allowed = frozenset(self._parts.state.allowed()) if policy != "off" else frozenset[str]()
-        screened = _Screened(policy, allowed)
+        return _Screened(policy, allowed)
+
+    def _take(self, files: Files, places: Sequence[Place]) -> SnapshotReport:
+        screened = self._screened()
         fresh: dict[Key, LocalDocument] = {}
         seen = {(place.scope, place.path): self._look(files, place, screened, fresh) for place in places}
         is_changed = seen != self._seen
