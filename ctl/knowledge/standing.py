@@ -173,11 +173,11 @@ def _needs(status: KnowledgeStatus, terminal: Terminal) -> Iterator[str]:
     for mark in marked:
         yield from terminal.paragraph(mark, first="! ", indent="  ")
     if marked:
-        yield "  → settle it with an editor, then: convergencectl knowledge push"
+        yield "  → edit it, then: convergencectl knowledge push"
     for secret in status["secrets"]:
         yield from terminal.paragraph(visible(secret), first="! ", indent="  ")
     if status["secrets"]:
-        yield "  → take it out, or say that it is none: convergencectl scan --allow FINGERPRINT"
+        yield "  → take it out, or: convergencectl scan --allow FINGERPRINT"
     for one in documents:
         if one["state"] in _TOLD:
             yield from terminal.paragraph(f"{_where(one)}: {visible(one['text'])}", first="· ", indent="  ")
