@@ -83,6 +83,7 @@ def advance_knowledge(store: Store, commit: Oid) -> Oid:
 
     Raises `RefMovedError` where others kept moving it, `NewerSchemaError` for a newer format.
     """
+    knowledge_at(store, commit)  # nobody follows to a newer format either where it only goes on from ours
 
     def merge(store: Store, one: Oid, other: Oid) -> MergeOutcome:
         return MergeOutcome(join(store, one, other))
