@@ -387,7 +387,7 @@ class Librarian:
         look = self.last
         if self._mender.is_at_work:
             return [Missing("", "what the store has of CLAUDE.md and settings is being mended", "work")]
-        if "look" in self.trouble:
+        if "look" in self.trouble and not self._busy and self._asked is None:
             return [Missing("", f"knowledge: {self.trouble['look'].text}", "person")]
         if self._busy or self._first_change is not None or look is None or self._looked_at < since:
             return [Missing("", "CLAUDE.md and settings are being looked at", "work")]
