@@ -187,6 +187,7 @@ def check_client(data: bytes) -> None:
         else:
             assert answer.value.keys() == {"document"}
             assert answer.usd >= 0
+            assert answer.model.isprintable()
             return
     assert "sk-key" not in text
     assert "\n" not in summary
@@ -289,7 +290,8 @@ def client_seeds() -> list[bytes]:
         "modelUsage": {"claude-x": {"costUSD": 0.5}},
     }
     failed = {**result, "is_error": True, "api_error_status": 401, "result": "Please run /login"}
-    return [json.dumps(one).encode() for one in (result, failed)] + [b"\xfferror: unknown option '--x'"]
+    odd = {**failed, "subtype": "gave\nup", "modelUsage": {"a\nb": {"costUSD": 1}}}
+    return [json.dumps(one).encode() for one in (result, failed, odd)] + [b"\xfferror: unknown option '--x'"]
 
 
 def forge_seeds() -> list[bytes]:

@@ -179,7 +179,9 @@ class ClaudeModel:
             return PartialAnswerError(f"the answer of {self._model} {what}", hint, usd)
         if subtype != "success":
             return PartialAnswerError(
-                f"Claude Code gave up ({_text(subtype)[:60]}): {said or 'without a reason'}", "", usd
+                f"Claude Code gave up ({self._clean(_text(subtype))[:60]}): {said or 'without a reason'}",
+                "",
+                usd,
             )
         lower = said.lower()
         if "credit" in lower or "billing" in lower:
@@ -203,7 +205,7 @@ class ClaudeModel:
         usage = result.get("modelUsage")
         if not isinstance(usage, dict) or not usage:
             return self._model
-        return str(max(usage, key=lambda name: _number(usage[name], "costUSD") or 0.0))[:100]
+        return self._clean(max(usage, key=lambda name: _number(usage[name], "costUSD") or 0.0))[:100]
 
     def _clean(self, text: str) -> str:
         """What the client said, in one line and without a secret."""
