@@ -22,7 +22,7 @@ from convergenced.knowledge.look import KIND, Look, Wish
 from convergenced.knowledge.mending import Mender
 from convergenced.knowledge.synthesis import ScopeResult
 from convergenced.merge.knowledge import Scope
-from convergenced.model import LocalPath, Oid
+from convergenced.model import LocalPath, Oid, ProjectId
 from convergenced.ports import Store
 from convergenced.sync.board import ALL, Attention, Missing
 from convergenced.sync.desk import Desk, in_words
@@ -108,6 +108,7 @@ class Librarian:
         self._wishes: list[_Wished] = []
         self._mender = Mender(desk, LANE, self._mending, self._mended)
         rounds.on_sides = self._exchanged
+        rounds.on_moving, rounds.on_moved = library.move_scope, self._moved
         self.settings_changed()
 
     # -- companion
@@ -181,7 +182,12 @@ class Librarian:
         """The folders whose projects' documents are looked at."""
         board = self._desk.board
         states = board.replicas.values()
-        return [state.replica for state in states if not board.is_paused(state.replica.project)]
+        away = self._rounds.renaming
+        return [
+            state.replica
+            for state in states
+            if not board.is_paused(state.replica.project) and state.replica.project not in away
+        ]
 
     # -- looking
 
@@ -268,6 +274,15 @@ class Librarian:
     def _mended(self) -> None:
         self.look()
         self._rounds.offer_sides()
+
+    def _moved(self, project: ProjectId, name: ProjectId) -> None:
+        """Once more behind looks under way: one that began before may have shared under the old id."""
+        self._desk.submit(
+            LANE,
+            lambda: self.library.move_scope(project, name),
+            lambda _: self.look(),
+            lambda error: self._note_trouble("look", error),
+        )
 
     # -- synthesis
 

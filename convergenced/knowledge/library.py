@@ -17,6 +17,7 @@ from convergenced.knowledge.applying import AppliedReport, apply_changes
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge, knowledge_at
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.mending import mend_branch, take_up
+from convergenced.knowledge.moves import move_scope
 from convergenced.knowledge.places import Place, PlaceFinder, sweep_places
 from convergenced.knowledge.providers.ci import open_runner
 from convergenced.knowledge.snapshot import Snapshots
@@ -29,7 +30,7 @@ from convergenced.machine.settings_schema import Settings
 from convergenced.machine.watch_files import FileHints
 from convergenced.merge.contributions import contributions, due_scopes, inputs_of
 from convergenced.merge.knowledge import Knowledge, Scope
-from convergenced.model import LocalPath, Refusal
+from convergenced.model import LocalPath, ProjectId, Refusal
 from convergenced.ports import Files, Peer
 from convergenced.store.branch import peer_ref
 from convergenced.sync.healing import Outcome
@@ -158,6 +159,10 @@ class Library:
                 prune_backups(LocalPath(os.path.join(self.parts.machine.backups_dir, shelf)), keep)
             except (ConvergenceError, OSError) as error:
                 log.warning("old backups cannot be put away: %s", error)
+
+    def move_scope(self, project: ProjectId, name: ProjectId) -> None:
+        """Has what was shared of a project of ours be of its new id (see `moves.move_scope`)."""
+        move_scope(self.parts, project, name)
 
     # -- hints
 

@@ -158,6 +158,8 @@ class _Round:
             self._fetch(beside)
             steps.reached("exchange.fetched")
             self._merge()
+            if self._report.strangers:
+                self._sides.hold()  # they may speak of projects by a name that means other code there
             self._sides.merge(beside)
             steps.reached("exchange.merged")
             behind = self._push(README_REF not in listing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -27,6 +27,13 @@ from convergenced.sync.survey import Scope
 from convergenced.sync.tips import advance, ref_of, tip_of
 
 MAX_CHECKOUTS = 2_000
+
+Begun = Callable[[ProjectId, ProjectId], None]
+"""Hears which project of ours goes on under which other id."""
+
+
+def _nothing(_project: ProjectId, _name: ProjectId) -> None:
+    return
 
 
 @dataclass(slots=True)
@@ -129,8 +136,10 @@ def _note_for(project: ProjectId, checkout: Checkout) -> ReplicaNote:
     return ReplicaNote(encode_folder_name(checkout.root), project, checkout.root, by_hand=False)
 
 
-def rename_project(parts: Parts, project: ProjectId, identity: Identity) -> ProjectId:
-    """Gives our project another id, because a peer has other code under this one."""
+def rename_project(
+    parts: Parts, project: ProjectId, identity: Identity, begun: Begun = _nothing
+) -> ProjectId:
+    """Gives our project another id, because a peer has other code under this one (see `move_project`)."""
     root = min(
         (note.root for note in parts.state.replicas() if note.project == project), default=LocalPath(project)
     )
@@ -141,15 +150,17 @@ def rename_project(parts: Parts, project: ProjectId, identity: Identity) -> Proj
             f"project {project} is other code at a peer, and {name} is taken as well",
             f"give it a name by hand: convergencectl init {root} --id NAME",
         )
-    return move_project(parts, project, name)
+    return move_project(parts, project, name, begun)
 
 
-def move_project(parts: Parts, project: ProjectId, name: ProjectId) -> ProjectId:
+def move_project(parts: Parts, project: ProjectId, name: ProjectId, begun: Begun = _nothing) -> ProjectId:
     """Has our project go on under another id, together with what is already known of that.
 
-    Only when the branch is there under its new name is the old name let go.
+    Only when the branch is there under its new name is the old name let go. `begun` is called with both
+    before anything is done, and called again where that was broken off.
     """
     store, state = parts.store, parts.state
+    begun(project, name)
     tip = tip_of(store, project)
     if tip is not None:
         advance(store, name, tip)

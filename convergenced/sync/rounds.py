@@ -20,7 +20,7 @@ from convergenced.sync.desk import Desk, in_words
 from convergenced.sync.exchange import RoundReport, exchange
 from convergenced.sync.healing import Healing
 from convergenced.sync.identity import Identity
-from convergenced.sync.joining import Considered, consider_offers, move_project, rename_project
+from convergenced.sync.joining import Begun, Considered, consider_offers, move_project, rename_project
 from convergenced.sync.lookout import Lookout
 from convergenced.sync.plan import PUSH_DELAY, peer_delay
 from convergenced.sync.side_branches import SideBranch, SideReport
@@ -51,6 +51,10 @@ class Rounds:
         """Branches that are exchanged beside the projects' own."""
         self.on_sides: Callable[[str, Mapping[str, SideReport]], None] = lambda name, reports: None
         """Hears what a round with a peer did about them."""
+        self.on_moving: Begun = lambda project, name: None
+        """Called by a worker before a project of ours goes on under another id (see `move_project`)."""
+        self.on_moved: Begun = lambda project, name: None
+        """Called in the control thread afterwards."""
         self._waiting: list[Callable[[], None]] = []
 
     def may_start(self, peer: PeerStatus) -> bool:
@@ -191,13 +195,15 @@ class Rounds:
             identity = self._lookout.identities.get(project, Identity())
             self._move(
                 project,
-                lambda project=project, identity=identity: rename_project(desk.parts, project, identity),  # type: ignore[misc]
+                lambda project=project, identity=identity: rename_project(  # type: ignore[misc]
+                    desk.parts, project, identity, self.on_moving
+                ),
                 f"a peer has other code under the name {project}",
             )
         for ours, theirs in considered.twins:
             self._move(
                 ours,
-                lambda ours=ours, theirs=theirs: move_project(desk.parts, ours, theirs),  # type: ignore[misc]
+                lambda ours=ours, theirs=theirs: move_project(desk.parts, ours, theirs, self.on_moving),  # type: ignore[misc]
                 f"a peer has the same code as {ours} under another name",
             )
 
@@ -248,6 +254,7 @@ class Rounds:
         def moved(name: ProjectId) -> None:
             desk.restore(part)
             desk.note("rename", name, f"{reason}; ours is now {name}")
+            self.on_moved(project, name)
             for peer in desk.board.peers.values():
                 peer.due_at = desk.clock.monotonic()
 

@@ -58,6 +58,7 @@ class SideRound:
         self._name = name
         self._branches = {branch.ref: branch for branch in branches}
         self.reports = {ref: SideReport() for ref in self._branches}
+        self._is_held = False
 
     def wanted(self, listing: Mapping[str, Oid]) -> dict[str, str]:
         """What is to be fetched, as remote ref and tracking ref, after the peer said what it has."""
@@ -76,6 +77,10 @@ class SideRound:
         for ref in reasons.keys() & self.reports.keys():
             self.reports[ref].error = reasons[ref]
 
+    def hold(self) -> None:
+        """Takes nothing in and offers nothing in this round."""
+        self._is_held = True
+
     def merge(self, fetched: Collection[str]) -> None:
         """Takes in what arrived, and what an earlier round left."""
         for ref, branch in self._branches.items():
@@ -83,7 +88,7 @@ class SideRound:
             report.fetched = report.fetched or (ref in fetched and report.error is None)
             report.tracked = tracked = ref_of(self._store, self._tracking(ref))
             report.tip = ref_of(self._store, ref)
-            if tracked is None or tracked == report.tip or report.error is not None:
+            if self._is_held or tracked is None or tracked == report.tip or report.error is not None:
                 continue
             try:
                 report.tip = branch.advance(self._store, tracked)
@@ -95,7 +100,7 @@ class SideRound:
         return [
             ref
             for ref, report in self.reports.items()
-            if report.tip not in (None, report.tracked) and report.error is None
+            if not self._is_held and report.tip not in (None, report.tracked) and report.error is None
         ]
 
     def answered(self, ref: str, reason: str | None) -> None:

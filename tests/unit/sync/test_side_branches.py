@@ -110,6 +110,27 @@ def test_it_is_pushed_and_fetched_and_costs_nothing_afterwards(
     assert [call for call, _ in ann.peer.calls] == ["list"]
 
 
+def test_it_waits_while_a_project_of_ours_is_to_get_another_name(
+    world: World, ann: FakeMachine, bob: FakeMachine
+) -> None:
+    ann.say(sid(1), "ann's")
+    ann.sync()
+    theirs = write(world.hub, "theirs, of other code")
+    bob.checkout(bob.root, "example.org/bob/app")
+    write(bob.store, "ours")
+
+    def report() -> RoundReport:
+        told = {APP: bob.identity()}
+        return exchange(bob.store, bob.peer, HUB, told, (), sides=[Notes()])
+
+    first = report()
+    assert first.strangers == [APP]
+    assert (side(first).pushed, side(first).in_step, names(bob.store)) == (False, False, ["ours"])
+    assert ref_of(world.hub, REF) == theirs
+    assert side(round_of(bob)).in_step, "renamed meanwhile"
+    assert names(bob.store) == names(world.hub) == ["ours", "theirs, of other code"]
+
+
 def test_both_went_on(ann: FakeMachine, bob: FakeMachine) -> None:
     write(ann.store, "one")
     write(bob.store, "two")
