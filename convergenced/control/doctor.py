@@ -14,8 +14,11 @@ from functools import partial
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.control.answers import Diagnosis
+from convergenced.control.knowledge_doctor import check_knowledge, share_again
 from convergenced.control.privacy import check_privacy
 from convergenced.errors import ConvergenceError, PeerUnreachableError
+from convergenced.knowledge.branch import KNOWLEDGE_REF
+from convergenced.knowledge.mending import mend_branch
 from convergenced.machine import health
 from convergenced.machine.locations import Locations
 from convergenced.machine.settings import Settings
@@ -74,10 +77,18 @@ class Mended:
 class Doctor:
     """Looks at one machine. Its methods block and belong into a worker."""
 
-    def __init__(self, parts: Parts, locations: Locations, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        locations: Locations,
+        environ: Mapping[str, str],
+        hints: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`hints` says why changes of shared documents are not heard of, None where they are."""
         self._parts = parts
         self._locations = locations
         self._environ = environ
+        self._hints = hints
 
     def look(self, asked: Asked) -> list[Finding]:
         """All findings."""
@@ -87,6 +98,7 @@ class Doctor:
             *self._about_machine(asked),
             *self._about_projects(asked, chosen),
             *self._about_peers(asked),
+            *check_knowledge(self._parts, asked.replicas, asked.settings, self._environ, self._hints),
             *(self._deep(asked, chosen) if asked.deep else ()),
         ]
         told = {(one.project, one.text) for one in found}
@@ -179,7 +191,8 @@ class Doctor:
                 yield Finding("peers", "ok", f"peer {name} answers and has {len(listing)} branches")
                 if asked.deep:
                     with contextlib.suppress(ConvergenceError):  # a damaged store is told of elsewhere
-                        for one in audit_peer(self._parts.store, name, listing, projects):
+                        beside = [KNOWLEDGE_REF] if asked.settings.knowledge.enabled else []
+                        for one in audit_peer(self._parts.store, name, listing, projects, beside):
                             again = asked.in_use and one.state != "ok"
                             yield replace(one, repair=partial(_exchange_again, name)) if again else one
                         yield from _about_objects_at(name, open_peer, self._parts.store)
@@ -203,7 +216,8 @@ class Doctor:
         except ConvergenceError as error:
             yield Finding("store", "problem", error.summary, fix=error.hint)
             return
-        yield from _about_store(self._parts, store, flaws, asked)
+        documents = partial(share_again, self._parts, asked.replicas, asked.settings, self._environ)
+        yield from _about_store(self._parts, store, flaws, asked, documents)
         if flaws:
             text = "nothing more is checked until the store is whole"
             yield Finding("history", "warning", text, fix=_FIX)
@@ -301,9 +315,8 @@ def _flaws_at(open_peer: Callable[[], Peer]) -> list[Flaw]:
         if not isinstance(peer, PathPeer):
             return []
         there = GitStore(peer.repository)
-        return [
-            flaw for flaw in verify(there, list(there.refs(PROJECTS))) if flaw.kind not in ("ref", "lock")
-        ]
+        refs = [*there.refs(PROJECTS), *there.refs(KNOWLEDGE_REF)]
+        return [flaw for flaw in verify(there, refs) if flaw.kind not in ("ref", "lock")]
 
 
 def _heal_peer(name: str, open_peer: Callable[[], Peer], store: Store) -> str:
@@ -315,8 +328,10 @@ def _heal_peer(name: str, open_peer: Callable[[], Peer], store: Store) -> str:
     return f"{name}: {words}" if words else ""
 
 
-def _about_store(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) -> Iterator[Finding]:
-    repair = partial(_heal, parts, store, flaws, asked)
+def _about_store(
+    parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked, documents: Callable[[], None]
+) -> Iterator[Finding]:
+    repair = partial(_heal, parts, store, flaws, asked, documents)
     for flaw in flaws[:MAX_NAMED]:
         yield Finding("store", "problem", flaw.text, fix=_FIX, repair=repair)
     if (more := len(flaws) - MAX_NAMED) > 0:
@@ -327,8 +342,13 @@ def _about_store(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: As
         )
 
 
-def _heal(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) -> str:
-    """Heals from what is readable and from peers, then, project by project, from local files."""
+def _heal(
+    parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked, documents: Callable[[], None]
+) -> str:
+    """Heals from what is readable and from peers, then, project by project, from local files.
+
+    `documents` gives the store what is shared beside the projects.
+    """
     with opened(asked.peers.values()) as there:
         healed = heal(store, flaws, there)
         told = [str(healed)] if str(healed) else []
@@ -340,4 +360,6 @@ def _heal(parts: Parts, store: GitStore, flaws: Sequence[Flaw], asked: Asked) ->
             told += outcome.told
             for replica in replicas if outcome.flaws else ():
                 parts.state.forget_files(replica.folder)  # what they name may be what was lost
+    if healed.left:
+        told += mend_branch(parts, documents, asked.peers, give_up=True).told
     return "; ".join(told)

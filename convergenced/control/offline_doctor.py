@@ -124,6 +124,7 @@ class _Offline:
 
     def look(self, parts: Parts, state: Finding) -> list[Finding]:
         """All findings."""
+        parts.screen.policy = self._settings.secrets.policy
         known = [
             Finding(
                 "daemon", "warning", "convergenced does not run; nothing is synced", fix="convergencectl up"

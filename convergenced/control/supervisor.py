@@ -87,7 +87,7 @@ class Supervisor:
             add_peer=self._add_peer,
             remove_peer=self._remove_peer,
             exclude=self._change_exclusions,
-            doctor=Doctor(self.parts, self.locations, os.environ),
+            doctor=Doctor(self.parts, self.locations, os.environ, self.librarian.library.deafness),
             shutdown=self.engine.stop,
             beside={
                 **KnowledgeMethods(self.engine, self.librarian).methods,

@@ -157,6 +157,7 @@ class Librarian:
     def look(self) -> None:
         """Has everything looked at now."""
         self._asked = self._desk.clock.monotonic()
+        self._mender.hurry()
 
     def settings_changed(self) -> None:
         """Begins, ends, or goes on otherwise."""

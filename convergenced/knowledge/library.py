@@ -182,6 +182,10 @@ class Library:
         """Whether hints may be missing."""
         return not self._watched or self._hints.trouble() is not None
 
+    def deafness(self) -> str | None:
+        """Why hints are missing; None where they are not, or nobody watches yet."""
+        return self._hints.trouble()
+
     def unwatch(self) -> None:
         """Ends that."""
         self._hints.stop()

@@ -147,6 +147,11 @@ class Mender:
         if (told or damage.may_be_damage(error)) and self.due is None and not self._busy:
             self.due = self._desk.clock.monotonic()
 
+    def hurry(self) -> None:
+        """Has what could not be mended tried again now: somebody may have seen to it."""
+        if self.trouble is not None and not self._busy:
+            self.due = self._desk.clock.monotonic()
+
     def start_due(self) -> None:
         """Starts an attempt if it is time."""
         if self.due is not None and self._desk.clock.monotonic() >= self.due:

@@ -100,17 +100,12 @@ class Snapshots:
         """Gives the store every document once more, as it may have lost some. Commits nothing."""
         self._seen.clear()
         self._settled = None
-        screened = self._screened()
+        screened = _Screened.of(self._parts)
         for place in places:
             self._look(files, place, screened, {})
 
-    def _screened(self) -> _Screened:
-        policy = self._parts.screen.policy
-        allowed = frozenset(self._parts.state.allowed()) if policy != "off" else frozenset[str]()
-        return _Screened(policy, allowed)
-
     def _take(self, files: Files, places: Sequence[Place]) -> SnapshotReport:
-        screened = self._screened()
+        screened = _Screened.of(self._parts)
         fresh: dict[Key, LocalDocument] = {}
         seen = {(place.scope, place.path): self._look(files, place, screened, fresh) for place in places}
         is_changed = seen != self._seen
@@ -141,9 +136,7 @@ class Snapshots:
         if local is None:
             return _Seen(None, form)
         fresh[place.scope, place.path] = local
-        secrets: tuple[Secret, ...] = ()
-        if screened.policy != "off":
-            secrets = tuple(find_secrets(local.shared, salt_of(self._parts.machine.id)))
+        secrets = screened.find(self._parts, local.shared)
         if screened.refuse(place, secrets) is None:
             self._parts.store.write_blob(local.canonical)
             is_sure = abs(self._parts.clock.now() * 1e9 - local.snapshot.mtime_ns) > FRESH_NS
@@ -158,6 +151,16 @@ class _Screened:
 
     policy: Policy
     allowed: frozenset[str]
+
+    @classmethod
+    def of(cls, parts: Parts) -> _Screened:
+        """As they are now."""
+        policy = parts.screen.policy
+        return cls(policy, frozenset(parts.state.allowed()) if policy != "off" else frozenset())
+
+    def find(self, parts: Parts, data: bytes) -> tuple[Secret, ...]:
+        """The apparent secrets of a document."""
+        return () if self.policy == "off" else tuple(find_secrets(data, salt_of(parts.machine.id)))
 
     def standing(self, secrets: Iterable[Secret]) -> list[Secret]:
         return [one for one in secrets if one.fingerprint not in self.allowed]
@@ -284,6 +287,24 @@ class _Folder:
             except ConvergenceError:
                 self._read[key] = None
         return self._read[key]
+
+
+def not_shared(parts: Parts, files: Files, places: Iterable[Place]) -> list[Refusal]:
+    """The documents that are not shared as they are now, and why. Writes nothing."""
+    screened = _Screened.of(parts)
+    refusals: list[Refusal] = []
+    for place in places:
+        try:
+            local = read_local(files, place)
+        except FileChangedError:
+            continue
+        except ConvergenceError as error:
+            refusals.append(Refusal(place.name, error.summary, error.hint))
+            continue
+        if local is not None:
+            held = screened.refuse(place, screened.find(parts, local.shared))
+            refusals += [held] if held is not None else []
+    return refusals
 
 
 def describe_commit(fresh: Iterable[Key], gone: Iterable[Key]) -> str:

@@ -47,11 +47,13 @@ from convergenced.store.branch import (
     PROJECTS,
     commit_tree,
     merge_commit,
+    peer_ref,
     project_at,
     project_ref,
     tracking_ref,
     walk_back,
 )
+from convergenced.store.refnames import BRANCHES
 from convergenced.store.scratch import ScratchStore
 from convergenced.sync.exchange import README_REF
 from convergenced.sync.replica import Parts, Replica, lineage_of
@@ -89,17 +91,26 @@ def audit(
 
 
 def audit_peer(
-    store: Store, name: str, listing: Mapping[str, Oid], projects: Iterable[ProjectId]
+    store: Store,
+    name: str,
+    listing: Mapping[str, Oid],
+    projects: Iterable[ProjectId],
+    beside: Iterable[str] = (),
 ) -> Iterator[Finding]:
-    """What a peer's listing says of our projects: whether it lost what it had."""
+    """What a peer's listing says of our projects: whether it lost what it had. Also of branches `beside`."""
     behind = 0
-    for project in projects:
-        listed, tracked = listing.get(project_ref(project)), ref_of(store, tracking_ref(name, project))
+    known: list[tuple[str, str, ProjectId | None]] = [
+        (project_ref(project), tracking_ref(name, project), project) for project in projects
+    ]
+    known += [(ref, peer_ref(name, ref.removeprefix(BRANCHES)), None) for ref in beside]
+    for ref, tracking, project in known:
+        listed, tracked = listing.get(ref), ref_of(store, tracking)
         if tracked is None or listed == tracked:
             continue
         fix = "convergencectl sync --wait"
+        branch = "the branch" if project is not None else f"the branch {ref.removeprefix(BRANCHES)}"
         if listed is None:
-            text = f"peer {name} does not have the branch any more; it gets it again"
+            text = f"peer {name} does not have {branch} any more; it gets it again"
             yield Finding("peers.history", "warning", text, project, fix)
             continue
         try:
@@ -108,7 +119,8 @@ def audit_peer(
             behind += 1  # commits that never came here
             continue
         if not went_on:
-            text = f"peer {name} was set back to an older commit; it gets its history again"
+            what = "was set back" if project is not None else f"was set back in {branch}"
+            text = f"peer {name} {what} to an older commit; it gets its history again"
             yield Finding("peers.history", "warning", text, project, fix)
     text = f"peer {name} lost nothing"
     yield Finding("peers.history", "ok", f"{text}; {behind} branches went on there" if behind else text)
