@@ -21,6 +21,7 @@ from convergenced.knowledge.library import Library
 from convergenced.knowledge.look import KIND, Look, Wish
 from convergenced.knowledge.mending import Mender
 from convergenced.knowledge.synthesis import ScopeResult
+from convergenced.merge.contributions import digest_of_inputs, inputs_of
 from convergenced.merge.knowledge import Scope
 from convergenced.model import LocalPath, Oid, ProjectId
 from convergenced.ports import Store
@@ -100,10 +101,10 @@ class Librarian:
         self._held_at: float | None = None
         self._failures = {"look": 0, "synthesis": 0}
         self._synthesis_at: float | None = None
-        self._awaited: tuple[Scope, ...] = ()
-        """The scopes for which `_synthesis_at` stands."""
-        self._tried: tuple[Oid | None, tuple[Scope, ...]] | None = None
-        """What the newest synthesis began with: the same again is not tried soon."""
+        self._awaited: dict[Scope, str] = {}
+        """The scopes for which `_synthesis_at` stands, with a digest of their inputs."""
+        self._tried: dict[Scope, str] = {}
+        """With which inputs scopes were synthesized last: the same again is not tried soon."""
         self._attention: list[Attention] = []
         self._wishes: list[_Wished] = []
         self._mender = Mender(desk, LANE, self._mending, self._mended)
@@ -152,7 +153,7 @@ class Librarian:
             self._look()
         if self._synthesis_at is not None and now >= self._synthesis_at and self.synthesizing is None:
             self._synthesis_at = None
-            self._synthesize()
+            self._synthesize(list(self._awaited))
 
     def look(self) -> None:
         """Has everything looked at now."""
@@ -165,7 +166,7 @@ class Librarian:
         self._failures["synthesis"] = 0
         self.trouble.clear()
         if self.is_on:
-            self._awaited, self._tried = (), None
+            self._awaited, self._tried = {}, {}
             self.look()
             self._rounds.offer_sides()
         else:
@@ -173,6 +174,11 @@ class Librarian:
             self._mender.forget()
             self.last, self._synthesis_at, self._attention = None, None, []
             self.peers.clear()
+            wishes, self._wishes = self._wishes, []
+            for one in wishes:
+                one.failed(
+                    ConvergenceError("shared knowledge was disabled", "convergencectl knowledge enable")
+                )
 
     def close(self) -> None:
         """Breaks off a synthesis and ends watching."""
@@ -219,11 +225,12 @@ class Librarian:
 
     def _looked(self, found: Look, started: float) -> None:
         desk, former = self._desk, self.last
-        self._busy, self._looked_at, self.last = False, started, found
+        self._busy, self._looked_at = False, started
         self._failures["look"] = 0
         self.trouble.pop("look", None)
         if not self.is_on:
             return
+        self.last = found
         self.library.watch(lambda path: desk.post(lambda: self._changed(path)))
         self._attention = found.attention()
         if found.retry:
@@ -288,19 +295,31 @@ class Librarian:
     # -- synthesis
 
     def _plan_synthesis(self) -> None:
-        """Sets the time of the next synthesis by what the newest look found."""
-        due = self.last.due if self.last is not None else ()
+        """Sets the time of the next synthesis by what the newest look found.
+
+        What has other inputs than when it was tried last is synthesized without the rest.
+        """
+        due = self._due_inputs()
         if not due or not self.synthesizes_here:
-            self._synthesis_at, self._awaited = None, ()
+            self._synthesis_at, self._awaited = None, {}
             return
-        if due == self._awaited and (self._synthesis_at is not None or self.synthesizing is not None):
+        fresh = {scope: digest for scope, digest in due.items() if self._tried.get(scope) != digest}
+        awaited = fresh or due
+        if awaited == self._awaited and (self._synthesis_at is not None or self.synthesizing is not None):
             return
         now, wait = self._desk.clock.monotonic(), 0.0
         if self._desk.settings.knowledge.provider != "none":
             wait = SETTLE + SPREAD * self._desk.surroundings.chance()
-        if self._tried == (self.last.tip if self.last is not None else None, due):
+        if not fresh:
             wait = min(LAST, LATER * 4.0 ** max(0, min(self._failures["synthesis"], 8) - 1))
-        self._synthesis_at, self._awaited = now + wait, due
+        self._synthesis_at, self._awaited = now + wait, awaited
+
+    def _due_inputs(self) -> dict[Scope, str]:
+        """The scopes that are due, with a digest of what would go in."""
+        if self.last is None:
+            return {}
+        knowledge = self.last.knowledge
+        return {scope: digest_of_inputs(inputs_of(knowledge, scope)) for scope in self.last.due}
 
     @property
     def synthesizes_here(self) -> bool:
@@ -332,8 +351,9 @@ class Librarian:
     ) -> None:
         desk, settings = self._desk, self._desk.settings
         self.synthesizing = "begins"
-        if self.last is not None:
-            self._tried = self.last.tip, self.last.due
+        due = self._due_inputs()
+        now = {scope: digest for scope, digest in due.items() if only is None or scope in only}
+        self._tried = {scope: self._tried[scope] for scope in due if scope in self._tried} | now
 
         def tell(text: str) -> None:
             desk.post(lambda: self._show(text))
@@ -411,7 +431,11 @@ class Librarian:
         if look.held:
             found.append(Missing("", f"{_some(look.held_names)} held: {look.held}", "held"))
         if look.due and self.synthesizes_here and self._desk.settings.knowledge.provider == "none":
-            found.append(Missing("", "CLAUDE.md and settings are being merged", "work"))
+            trouble = self.trouble.get("synthesis")
+            if trouble is None:
+                found.append(Missing("", "CLAUDE.md and settings are being merged", "work"))
+            else:
+                found.append(Missing("", f"knowledge: {trouble.text}", "person"))
         for name, peer in self._desk.board.peers.items():
             report = self.peers.get(name)
             if peer.error is not None:

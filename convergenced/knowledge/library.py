@@ -19,7 +19,8 @@ from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.mending import mend_branch, take_up
 from convergenced.knowledge.moves import move_scope
 from convergenced.knowledge.places import Place, PlaceFinder, sweep_places
-from convergenced.knowledge.providers.ci import open_runner
+from convergenced.knowledge.provider import ProviderError
+from convergenced.knowledge.providers.ci import Forge, choose_hub, open_runner
 from convergenced.knowledge.snapshot import Snapshots
 from convergenced.knowledge.standing import Said, plan_changes
 from convergenced.knowledge.synthesis import ScopeResult, gather, record
@@ -261,13 +262,16 @@ class Library:
         if not scopes:
             return []
         runner = open_runner(settings.knowledge, settings.peers, self.environ)
-        tell("waits until the hub has what is new")
+        forge: Forge = "gitlab" if settings.knowledge.provider == "gitlab" else "github"
+        hub = choose_hub(forge, settings.knowledge, settings.peers).peer
+        tell(f"waits until {hub} has what is new")
         for _ in range(int(PUSHED_WITHIN / _LOOK)):
-            tip = ref_of(store, KNOWLEDGE_REF)
-            if any(ref_of(store, peer_ref(peer.name, "knowledge")) == tip for peer in settings.peers):
+            if ref_of(store, peer_ref(hub, "knowledge")) == ref_of(store, KNOWLEDGE_REF):
                 break
             if stop.wait(_LOOK):
                 return []
+        else:
+            raise ProviderError(f"{hub} does not have what is new here yet", "see: convergencectl status")
         text = runner.run(stop, tell, REMOTE_PATIENCE)
         return [ScopeResult(scope, "merged", text=text) for scope in scopes]
 
