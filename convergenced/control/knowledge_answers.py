@@ -80,9 +80,9 @@ class Change(TypedDict):
     """Unified diff of a text or of the setting's lines."""
     added: int
     removed: int
-    consent: Literal["no", "large", "runs", "removed"]
-    """Why a person is asked: not at all, more than half of a text changes, the setting can run a command or
-    widen a permission, or the document was removed here."""
+    consent: Literal["no", "large", "reads", "runs", "removed"]
+    """Why a person is asked: not at all, more than half of a text changes, the text has further files read,
+    the setting can run a command or widen a permission, or the document was removed here."""
     text: str
     """That, in words."""
     held: str

@@ -29,6 +29,7 @@ from convergenced.merge.client_settings import (
 )
 from convergenced.merge.contributions import Contribution, contributions
 from convergenced.merge.documents import Json
+from convergenced.merge.imports import find_imports
 from convergenced.merge.knowledge import (
     SETTINGS,
     DocumentPath,
@@ -48,7 +49,7 @@ from convergenced.sync.tips import ref_of
 State = Literal["same", "waits", "held", "person", "edited", "removed", "declined", "elsewhere"]
 """See `control.knowledge_answers.DocumentState`."""
 
-Consent = Literal["no", "large", "runs", "removed"]
+Consent = Literal["no", "large", "reads", "runs", "removed"]
 
 LARGE = 0.5
 """The share of a file's lines beyond which a change waits for a person."""
@@ -59,6 +60,10 @@ COMMENT = b"<!--"
 """Where a text has none, it has no marks."""
 
 REMOVED = "it was removed here"
+MAX_NAMED = 3
+"""Files that a reason names, at most."""
+LONGEST_NAME = 100
+"""Characters of each."""
 EDITED = "edited here since; a synthesis takes that in first"
 
 
@@ -309,6 +314,8 @@ class _Planning:
         elif local is not None and local.data and changed_share(local.data, wanted) > LARGE:
             consent, reason = "large", "more than half of its lines change"
         former = None if local is None else local.data
+        if read := _newly_read(former or b"", wanted):
+            consent, reason = "reads", "; ".join(filter(None, (read, reason)))
         return PlannedChange(identity, place, "text", former, wanted, consent, reason, None, marks)
 
     def _settings(
@@ -349,6 +356,19 @@ class _Planning:
         else:
             state, text = "declined", "you declined what is left"
         return replace(standing, state=state, text=text, changes=changes, document=local, is_held=is_held)
+
+
+def _newly_read(former: bytes, wanted: bytes) -> str:
+    """Which files a text has the client read that it did not before, in words; empty for none."""
+    known = set(find_imports(former))
+    new = [path for path in find_imports(wanted) if path not in known]
+    if not new:
+        return ""
+    more = f" and {len(new) - MAX_NAMED} more" if len(new) > MAX_NAMED else ""
+    named = ", ".join(
+        path if len(path) <= LONGEST_NAME else f"{path[:LONGEST_NAME]}…" for path in new[:MAX_NAMED]
+    )
+    return f"has Claude Code read {named}{more} in every session"
 
 
 def _json(value: Json | Absent) -> Json:

@@ -152,9 +152,9 @@ def _configure_apply(actions: argparse._SubParsersAction[Parser]) -> None:
     apply.description = (
         "Writes what was merged into the files here, each after a backup and while no Claude Code runs.\n"
         "What needs your yes is shown and asked for one by one: where more than half of a text changes,\n"
-        "where you removed the file, and every setting that runs something or widens a permission. --yes\n"
-        "agrees to the texts, never to such a setting: that takes its id. Without a terminal nothing is\n"
-        "asked; what waits is listed.\n\n"
+        "where you removed the file, where a text has Claude Code read further files (@path), and every\n"
+        "setting that runs something or widens a permission. --yes agrees to texts, but to none of these\n"
+        "last two: that takes an id. Without a terminal nothing is asked; what waits is listed.\n\n"
         "exit codes: 0 nothing waits for you, 3 no daemon runs, 5 a change does, 130 interrupted at a\n"
         "question, and nothing of what was asked was changed"
     )
@@ -164,7 +164,7 @@ def _configure_apply(actions: argparse._SubParsersAction[Parser]) -> None:
         "convergencectl knowledge apply --accept 3f9c0a12bd44 --decline 81b5c0de9f02",
     )
     _which(apply)
-    apply.add_argument("-y", "--yes", action="store_true", help="agree to all texts; ask nothing")
+    apply.add_argument("-y", "--yes", action="store_true", help="agree to texts; ask nothing")
     apply.add_argument(
         "--accept", metavar="CHANGE", action="append", help="agree to this change, by its id; repeatable"
     )

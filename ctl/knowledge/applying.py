@@ -1,7 +1,8 @@
 """`knowledge apply`: what needs nobody is applied, then each change that needs a yes is asked for.
 
-Promise: `--yes` agrees to texts alone. A setting that runs something or widens a permission is accepted
-by its own id or by an answer to its own question, and by nothing else.
+Promise: `--yes` agrees to texts alone, and to none that has further files read. That, and a setting that runs
+something or widens a permission, is accepted by its own id or by an answer to its own question, and by
+nothing else.
 """
 
 from __future__ import annotations

@@ -306,10 +306,11 @@ def test_without_a_terminal_nothing_is_asked_and_what_waits_is_listed(two_wait: 
     assert f"--accept {SETTING['id']}\n" in ran.out
 
 
-def test_yes_agrees_to_texts_and_never_to_settings(stage: Stage) -> None:
+def test_yes_agrees_to_texts_and_never_to_settings_or_further_files(stage: Stage) -> None:
     """Whatever reason a setting has for being asked about."""
     others = [answers.setting(f"setting-{why}", consent=why) for why in ("large", "removed", "runs")]
     removed = answers.text_change("removed", consent="removed", text="you removed it")
+    others.append(answers.text_change("reads", consent="reads", text="has Claude Code read x.md"))
     stage.answer("diff", answers.json({"changes": [*others, LARGE, removed, answers.text_change()]}))
     stage.answer("apply", answers.json(answers.applied(left=others)))
     ran = stage.run("apply", "--yes", typed=Typed("y\n", "y\n", "y\n"))

@@ -157,6 +157,28 @@ class TestTexts:
         assert ann.apply([newer.id]).applied == [newer.id]
         assert path.read_text() == "all\nis\nnewer\n"
 
+    def test_what_has_further_files_read_waits_for_a_yes(self, ann: KnowingMachine) -> None:
+        path = known(ann, f"{OLD}@docs/known.md\n")
+        ann.consolidate(f"@docs/known.md\n{OLD}see @~/.ssh/id_rsa, @notes.md\n".encode())
+        standing = ann.standing()
+        assert standing.state == "person"
+        assert standing.text == "has Claude Code read ~/.ssh/id_rsa, notes.md in every session"
+        (change,) = standing.changes
+        assert change.consent == "reads"
+        assert ann.apply().written == []
+        assert ann.apply([change.id]).written == [str(path)]
+        ann.take()
+        ann.consolidate(f"{OLD}@docs/known.md @~/.ssh/id_rsa\n".encode())
+        assert ann.apply().written == [str(path)], "it was read before"
+
+    def test_so_does_a_new_file_that_has_files_read(self, ann: KnowingMachine) -> None:
+        text = f"{OLD}{' '.join(f'@{number}.md' for number in range(5))}\n@{'x' * 200}\n"
+        ann.consolidate(text.encode())
+        (change,) = ann.standing().changes
+        assert change.consent == "reads"
+        assert change.reason == "has Claude Code read 0.md, 1.md, 2.md and 3 more in every session"
+        assert ann.apply().written == []
+
     def test_what_was_declined_is_not_written(self, ann: KnowingMachine) -> None:
         known(ann)
         ann.consolidate(NEW.encode())
