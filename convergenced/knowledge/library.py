@@ -96,8 +96,8 @@ class Library:
             self.prune(applied.shelves, settings.backups.keep)
             taken = self._snapshots.take(files, found)
             plan = plan_changes(parts, files, found, said)
-            # A yes counts once: the same change may come back after somebody took it back.
-            self.decisions.forget(keep=(accepted | declined) - set(applied.applied))
+        # A yes counts as long as the change waits: it may come back after somebody took it back.
+        self.decisions.forget(keep=declined | accepted & {change.id for change in plan.changes})
         tip = ref_of(parts.store, KNOWLEDGE_REF)
         knowledge, left_out = knowledge_at(parts.store, tip)
         return Look(
