@@ -280,6 +280,8 @@ class Librarian:
         return partial(self.library.mend, settings, self.replicas(), peers)
 
     def _mended(self) -> None:
+        # What rounds met of the damage does not hold any more; the next ones tell how it is now.
+        self.peers = {name: report for name, report in self.peers.items() if report.error is None}
         self.look()
         self._rounds.offer_sides()
 

@@ -145,7 +145,7 @@ class Mender:
         """Has the branch looked at soon where this error may come of its damage."""
         told = isinstance(error, PeerError)  # one who did not get it does not know why
         if (told or damage.may_be_damage(error)) and self.due is None and not self._busy:
-            self.due = self._desk.clock.monotonic()
+            self.due = self._desk.clock.monotonic() + self._wait
 
     def hurry(self) -> None:
         """Has what could not be mended tried again now: somebody may have seen to it."""
@@ -156,35 +156,41 @@ class Mender:
         """Starts an attempt if it is time."""
         if self.due is not None and self._desk.clock.monotonic() >= self.due:
             self.due, self._busy = None, True
-            self._attempts += 1
             self._desk.submit(self._lane, self._prepare(), self._tried, self._failed)
 
     def forget(self) -> None:
         """Knowledge is not shared any more."""
         self.due, self.trouble, self._attempts = None, None, 0
 
+    @property
+    def _wait(self) -> float:
+        """Seconds until the next attempt: none after one that found all well, else more after each."""
+        return min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._attempts - 1, 20)) if self._attempts else 0.0
+
     def _tried(self, outcome: Outcome) -> None:
         self._busy = False
+        # What was healed may be brought back by a peer that has it in no better state.
+        self._attempts = self._attempts + 1 if outcome.flaws else 0
         for text in outcome.told:
             self._desk.note("heal", None, f"knowledge: {text}")
         if outcome.left:
             more = f", and {len(outcome.left) - 1} more" if len(outcome.left) > 1 else ""
             self._put_off(f"the store is damaged: {outcome.left[0].text}{more}")
         else:
-            self.trouble, self._attempts = None, 0
+            self.trouble = None
         if outcome.told:
             self._on_mended()
 
     def _failed(self, error: Exception) -> None:
         self._busy = False
+        self._attempts += 1
         if not isinstance(error, (ConvergenceError, OSError)):
             log.error("mending knowledge failed", exc_info=error)
         self._put_off(f"the store is damaged and cannot be mended: {in_words(error)[0]}")
 
     def _put_off(self, text: str) -> None:
         desk = self._desk
-        wait = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._attempts - 1, 20))
-        self.due = desk.clock.monotonic() + wait
+        self.due = desk.clock.monotonic() + self._wait
         if self.trouble is None or self.trouble.text != text:
             desk.note("error", None, f"knowledge: {text}")
         self.trouble = Attention("damaged", None, f"knowledge: {text}", REMEDY)

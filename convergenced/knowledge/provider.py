@@ -13,7 +13,6 @@ from typing import Protocol
 from convergenced.errors import ConvergenceError, PeerError
 from convergenced.merge.documents import Json
 
-
 ASKING_PREFIX = "convergence-ask-"
 """How the temporary folders begin in which clients are asked: a client that runs below one is ours."""
 

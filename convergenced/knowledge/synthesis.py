@@ -18,6 +18,7 @@ from convergenced.knowledge.prompts import PROMPTS, Material, critic_question, m
 from convergenced.knowledge.provider import Answer, Model, PartialAnswerError, Question
 from convergenced.knowledge.withholding import Withholding
 from convergenced.merge.client_settings import merge_settings
+from convergenced.merge.completeness import lost_sections
 from convergenced.merge.contributions import (
     contributions,
     digest_of_inputs,
@@ -26,6 +27,7 @@ from convergenced.merge.contributions import (
     with_synthesis,
 )
 from convergenced.merge.documents import Json
+from convergenced.merge.imports import find_imports
 from convergenced.merge.knowledge import (
     SETTINGS,
     DocumentPath,
@@ -59,7 +61,6 @@ MAX_SAID = 300
 
 COPIED = "copied"
 BY_RULE = "merged by rule"
-BY_RULE_AFTER_ALL = "merged by rule (the model lost what was withheld from it)"
 BY_MODEL = "merged by a model"
 """What becomes of a document, in words."""
 
@@ -207,6 +208,10 @@ class _UnmadeError(ConvergenceError):
     """A scope that cannot be made now."""
 
 
+class _DistrustedError(ConvergenceError):
+    """A merge by a model that one by rule is better than."""
+
+
 class _RejectedError(ConvergenceError):
     """A scope with too many claims that nobody made."""
 
@@ -275,7 +280,7 @@ class _Work:
         if self._model is None or not _is_askable(hidden):
             merged = self._by_rule(document if document.path == SETTINGS else hidden, BY_RULE)
         else:
-            merged = self._by_model(self._model, hidden) or self._by_rule(hidden, BY_RULE_AFTER_ALL)
+            merged = self._by_model_or_rule(self._model, hidden)
         return self._withholding.restore(merged)
 
     def _by_rule(self, document: DocumentTask, way: str) -> bytes:
@@ -284,14 +289,19 @@ class _Work:
         self._ways.append(way)
         return merged.data
 
-    def _by_model(self, model: Model, document: DocumentTask) -> bytes | None:
-        """The document that the model made, with its marks; None where it lost what was withheld."""
+    def _by_model_or_rule(self, model: Model, document: DocumentTask) -> bytes:
+        try:
+            return self._by_model(model, document)
+        except _DistrustedError as error:
+            return self._by_rule(document, f"{BY_RULE} ({error})")
+
+    def _by_model(self, model: Model, document: DocumentTask) -> bytes:
+        """The document that the model made, with its marks. Raises where that is not to be trusted."""
         question = _merge_question(document, self._salt)
         self._afford(document, _most(document, model))
         value = self._ask(model, question).value
         merged = _document_of(value, document)
-        if not self._withholding.is_kept(merged, _inputs(document)):
-            return None
+        self._check(document, merged)
         contradictions = cast("list[dict[str, str]]", value["contradictions"])
         if len(contradictions) > MAX_CONTRADICTIONS:
             raise _UnmadeError(
@@ -304,6 +314,16 @@ class _Work:
             merged = self._put(merged, document, "CONFLICT", one["quote"], one["description"])
         self._ways.append(BY_MODEL)
         return merged
+
+    def _check(self, document: DocumentTask, merged: bytes) -> None:
+        """Raises where a merge lacks what it was to keep, or holds what no version may bring in."""
+        inputs = _inputs(document)
+        if not self._withholding.is_kept(merged, inputs):
+            raise _DistrustedError("the model lost what was withheld from it")
+        if lost_sections(_merge_by_rule(document).data, merged):
+            raise _DistrustedError("the model left out whole sections")
+        if not {*find_imports(merged)} <= {path for one in inputs for path in find_imports(one)}:
+            raise _DistrustedError("the model would have further files read")
 
     def _criticize(self, model: Model, document: DocumentTask, merged: bytes) -> list[dict[str, str]]:
         """The claims of a merged document that nobody made. Raises where the scope has too many."""
