@@ -79,7 +79,8 @@ class KnowledgeMethods:
 
     def _survey(self, done: Callable[[Look], None], reply: Reply) -> None:
         desk, library = self._engine.desk, self._librarian.library
-        settings, replicas = desk.settings, self._librarian.replicas()
+        settings = desk.settings
+        replicas = [state.replica for state in desk.board.replicas.values()]  # also those that are paused
         desk.submit(LANE, lambda: library.survey(settings, replicas), done, lambda error: fail(reply, error))
 
     # -- doing

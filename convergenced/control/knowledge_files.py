@@ -51,9 +51,8 @@ class KnowledgeFileMethods:
         librarian, settings, drafts = self._librarian, self._engine.settings, self._drafts
         board, machine = self._engine.board, self._engine.desk.parts.machine
         last, wanted = librarian.last, texts_in(params, "write")
-        every = [state.replica for state in board.replicas.values()]
-        only = meant_in(params, every, machine, last.knowledge if last is not None else Knowledge())
-        replicas = librarian.replicas()
+        replicas = [state.replica for state in board.replicas.values()]
+        only = meant_in(params, replicas, machine, last.knowledge if last is not None else Knowledge())
         if board.surveyed_at < 0:
             raise ConvergenceError("the projects folder is being looked at", "try again in a moment")
 
