@@ -29,6 +29,9 @@ from convergenced.sync.tips import ref_of
 
 log = logging.getLogger(__name__)
 
+MAX_TURNS = 20
+"""How often is healed and verified again, at most."""
+
 _TRACKING = "/" + KNOWLEDGE_REF.removeprefix(BRANCHES)
 
 
@@ -58,7 +61,16 @@ def mend_branch(
             asked = len(there) == len(peers) and all(map(_answers, there))
             return _begin_again(store) if left and (asked or give_up) else ""
 
-        return heal_refs(store, parts.clock.now(), Ways(lambda: refs_of(store), share, rebuild), there)
+        ways = Ways(lambda: refs_of(store), share, rebuild)
+        every = heal_refs(store, parts.clock.now(), ways, there)
+        outcome = every
+        for _ in range(MAX_TURNS):
+            if not outcome.told or outcome.left:
+                break
+            # What lies below an object that was missing can only be looked at now.
+            outcome = heal_refs(store, parts.clock.now(), ways, there)
+            every = Outcome(every.flaws + outcome.flaws, every.told + outcome.told, outcome.left)
+        return every
 
 
 def refs_of(store: GitStore) -> list[str]:
