@@ -39,6 +39,7 @@ DIFFERENT: Plain = {
         BOB: {"global": {"CLAUDE.md": "# Build\nninja\n\n# Bob\ny\n"}},
     }
 }
+KEPT = "\n# Ann\nx\n\n# Bob\ny\n"
 
 
 class Hub:
@@ -175,7 +176,7 @@ def test_a_rejected_scope_is_no_failure_and_is_not_tried_again(tmp_path: Path) -
         tmp_path, {"machines": DIFFERENT["machines"], "consolidated": {"global": {"CLAUDE.md": "# Old\n"}}}
     )
     claims = [("# Build", f"claim {number}") for number in range(4)]
-    with MessagesApi(merging("# Build\ninvented\n", claims=claims)) as api:
+    with MessagesApi(merging(f"# Old\n\n# Build\nmake ninja, invented\n{KEPT}", claims=claims)) as api:
         assert hub.run(ASKING, api.environ) == 0
         asked = len(api.requests)
         assert hub.run(ASKING, api.environ) == 0
@@ -268,7 +269,8 @@ def test_others_push_for_ever(tmp_path: Path) -> None:
 
 def test_two_at_once_end_in_one_result(tmp_path: Path) -> None:
     hub = Hub(tmp_path, DIFFERENT)
-    answers = iter(["# Build\nmake or ninja\n", "# Build\nninja or make\n"])
+    answers = [f"# Build\nmake or ninja\n{KEPT}", f"# Build\nninja or make\n{KEPT}"]
+    left = iter(answers)
     begun = [False]
 
     def hook(step: str) -> None:
@@ -276,14 +278,14 @@ def test_two_at_once_end_in_one_result(tmp_path: Path) -> None:
             begun[0] = True
             assert hub.run(ASKING, api.environ) == 0  # a whole run within the other one
 
-    with MessagesApi(merging(lambda _: next(answers))) as api:
+    with MessagesApi(merging(lambda _: next(left))) as api:
         steps.hook = hook
         try:
             assert hub.run(ASKING, api.environ) == 0
         finally:
             steps.hook = None
         merged = hub.texts()["CLAUDE.md"]
-        assert merged in ("# Build\nmake or ninja\n", "# Build\nninja or make\n")
+        assert merged in answers
         assert hub.run(ASKING, api.environ) == 0
     assert hub.ending() == Ending(None, "nothing changed since the last merge")
 

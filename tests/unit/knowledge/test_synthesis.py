@@ -286,11 +286,36 @@ def test_nothing_is_asked_that_could_cost_more_than_is_left() -> None:
 
 def test_an_answer_may_be_as_long_as_all_that_is_said() -> None:
     more = b"# Notes\n" + b"".join(b"- line %d of the notes\n" % number for number in range(1000))
-    model = Scripted()
+    model = Scripted(more.decode() + MERGED)
     run(task(version(more + DESK, None), version(more + LAPTOP, None, "laptop"), current=None), model)
     merge, critic = model.asked
     assert len(more) / 2 < merge.max_tokens < len(more) * 1.25
     assert critic.max_tokens < merge.max_tokens
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (MERGED.replace("## Tests\nRun pytest -q.\n", ""), "the model left out whole sections"),
+        ("I cannot help with that.\n", "the model left out whole sections"),
+        (MERGED + "See @~/.ssh/id_rsa\n", "the model would have further files read"),
+    ],
+    ids=["a section less", "a refusal", "a file more"],
+)
+def test_a_merge_that_is_not_to_be_trusted_is_made_by_rule(answer: str, why: str) -> None:
+    model = Scripted(answer)
+    result = run(TWO, model)
+    assert (result.outcome, result.text) == ("merged", f"1 document merged by rule ({why})")
+    (document,) = TWO.documents
+    assert result.documents == {"CLAUDE.md": merge_markdown(document.current, document.versions).data}
+    assert (len(model.asked), result.usd) == (1, model.usd), "no critic is asked about it"
+
+
+def test_what_was_removed_on_purpose_may_be_gone() -> None:
+    without = DESK.replace(b"\n## Build\nRun make.\n", b"")
+    model = Scripted(MERGED.replace("## Build\nRun make.\n\n", ""))
+    result = run(task(version(without), version(LAPTOP, machine="laptop")), model)
+    assert result.documents == {"CLAUDE.md": str(model.document).encode()}
 
 
 def test_what_was_spent_counts() -> None:
