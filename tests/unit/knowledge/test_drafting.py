@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from convergenced.errors import HeldError, UsageError
+from convergenced import steps
+from convergenced.errors import HeldError, RefusedInputError, UsageError
 from convergenced.knowledge import drafting
 from convergenced.knowledge.drafting import KEPT_S, Drafts, FirstDocument
 from convergenced.knowledge.library import Library, open_decisions
-from convergenced.machine.settings_schema import BackupSettings, Settings
+from convergenced.machine.settings_schema import BackupSettings, KnowledgeSettings, Settings
 from convergenced.merge.knowledge import GLOBAL, Scope
 from convergenced.model import LocalPath
 from convergenced.sync.ingest import ingest, policy_of
 from tests.e2e.machines import record
+from tests.messages_api import MessagesApi, Says
 from tests.unit.knowledge.machines import APP, KnowingMachine
+from tests.unit.knowledge.test_worker import environ_of
 from tests.unit.sync.world import sid
 
 
@@ -224,3 +227,35 @@ def test_apparent_secrets_are_not_in_it(desk: Desk) -> None:
     key = "AKIA" + "Q3EGRZXW7P2LMNTV"
     desk.note("keys.md", f"- aws_access_key_id = {key}\n- keep it safe\n")
     assert all(key not in one.text.decode() for one in desk.compose())
+
+
+def test_what_a_model_cannot_be_paid_for_is_told_and_what_it_wrote_is_not_paid_for_twice(desk: Desk) -> None:
+    pytest.importorskip("anthropic", reason="the extra `synthesis` is not installed")
+    with MessagesApi(lambda _asked: Says({"document": "## Build\n\n- make\n"})) as api:
+        desk.library.environ = environ_of(api.environ)
+        desk.settings = Settings(knowledge=KnowledgeSettings(provider="anthropic", max_usd=0.001))
+        documents = desk.compose()
+        assert api.requests == []
+        assert [(one.id, "may be spent" in one.trouble) for one in documents] == [("", True)] * 2
+        desk.settings = Settings(knowledge=KnowledgeSettings(provider="anthropic"))
+        made = desk.compose()
+        assert [one.text.endswith(b"## Build\n\n- make\n") for one in made] == [True, True]
+        assert all(one.usd > 0 for one in made)
+        assert desk.compose() == made
+        assert len(api.requests) == 2
+
+
+def test_a_file_that_cannot_be_written_is_told_and_others_are_written(desk: Desk) -> None:
+    everywhere, app = desk.compose()
+
+    def stand_in(_step: str) -> None:
+        raise RefusedInputError("the folder belongs to somebody else", "make it your own")
+
+    steps.hook = stand_in
+    try:
+        first, second = desk.write(everywhere.id, app.id)
+    finally:
+        steps.hook = None
+    assert not first.written
+    assert first.trouble == second.trouble == "the folder belongs to somebody else (make it your own)"
+    assert [one.written for one in desk.write(everywhere.id, app.id)] == [True, True]

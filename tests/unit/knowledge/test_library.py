@@ -13,14 +13,15 @@ import pytest
 
 from convergenced import steps
 from convergenced.knowledge import library, worker
-from convergenced.knowledge.branch import KNOWLEDGE_REF
+from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge
 from convergenced.knowledge.librarian import KnowledgeBranch
 from convergenced.knowledge.library import Library, open_decisions
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.provider import ProviderError
 from convergenced.knowledge.synthesis import ScopeResult
 from convergenced.machine.settings_schema import BackupSettings, KnowledgeSettings, PeerSettings, Settings
-from convergenced.merge.knowledge import GLOBAL, SETTINGS, Scope
+from convergenced.merge.contributions import digest_of_inputs, inputs_of, with_rejection
+from convergenced.merge.knowledge import GLOBAL, SETTINGS, Knowledge, Rejection, Scope
 from convergenced.model import LocalPath
 from convergenced.store.branch import peer_ref
 from convergenced.sync.exchange import exchange
@@ -278,6 +279,30 @@ def test_a_survey_tells_the_same_and_changes_nothing(shop: Shop) -> None:
     assert (shop.machine.tip, files_below(shop.machine.home)) == (tip, before)
     assert sorted(change.consent for change in found.plan.changes) == ["no", "runs"]
     assert (found.tip, found.written, found.documents) == (tip, (), ())
+
+
+def test_what_a_synthesis_left_to_a_person_is_told(shop: Shop) -> None:
+    path = shop.in_step()
+    marked = LINES.replace("line 3\n", "line 3\n<!-- CONFLICT: tabs or spaces — resolve manually -->\n")
+    shop.machine.consolidate(marked.encode())
+    (told,) = shop.look().attention()
+    assert told.text == f"{path}, line 5: CONFLICT: tabs or spaces"
+
+    path.write_text(marked + "more\n")
+    shop.look()
+
+    def reject(known: Knowledge) -> Knowledge:
+        digest = digest_of_inputs(inputs_of(known, APP))
+        claims = ("one", "two", "three", "four")
+        return with_rejection(known, APP, Rejection(1, shop.machine.machine.id, "anthropic", digest, claims))
+
+    commit_knowledge(shop.machine.store, reject, shop.machine.machine.author, 1, "rejected")
+    found = shop.look()
+    assert found.due == ()
+    assert "the merge of projects/app was rejected: it makes 4 claims" in found.attention()[0].text
+    assert "--force" in found.attention()[0].fix
+    assert [result.outcome for result in shop.synthesize(again=True)] == ["copied"]
+    assert all("rejected" not in one.text for one in shop.look().attention())
 
 
 # -- syntheses
