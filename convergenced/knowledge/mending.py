@@ -19,6 +19,7 @@ from convergenced.ports import Peer, Store
 from convergenced.store import damage
 from convergenced.store.branch import PEERS
 from convergenced.store.git import GitStore
+from convergenced.store.heal import set_incomplete_aside
 from convergenced.store.refnames import BRANCHES
 from convergenced.store.verify import Flaw, verify
 from convergenced.sync.board import Attention
@@ -97,6 +98,7 @@ def _begin_again(store: GitStore) -> str:
     """Sets aside what cannot be read and makes the branch of what can."""
     tips = {ref: ref_of(store, ref) for ref in refs_of(store)}
     unreadable = {ref: tip for ref, tip in tips.items() if tip is not None and _is_flawed(store, ref)}
+    set_incomplete_aside(store, unreadable)
     for ref, tip in unreadable.items():
         damage.keep_ref(store.path, ref, tip)
         store.swap(ref, tip, None)

@@ -24,8 +24,8 @@ from convergenced.ports import Peer
 from convergenced.store import damage
 from convergenced.store.branch import LOCAL, PEERS, PROJECTS
 from convergenced.store.git import BRANCHES, GitStore
-from convergenced.store.handles import store_handle
-from convergenced.store.loose import DamagedError, check_loose, write_loose
+from convergenced.store.handles import store_handle, tip
+from convergenced.store.loose import DamagedError, check_loose, loose_file, write_loose
 from convergenced.store.objects import ObjectKind
 from convergenced.store.packs import read_index, salvage
 from convergenced.store.transfer import AbsentError, named_by, read_any
@@ -94,6 +94,15 @@ def heal_peer(
         healing.put_away()
         healing.take_from("this machine", store.path)
         return healing.result()
+
+
+def set_incomplete_aside(store: GitStore, refs: Iterable[str]) -> None:
+    """Sets aside each object these refs reach that names, near or far, what cannot be read.
+
+    To be done before a ref is given up: whoever copies a history takes what the store has of it to be whole.
+    """
+    with _ONE:
+        _Healing(store, (), lambda: None).set_incomplete_aside(refs)
 
 
 class _Healing:
@@ -168,6 +177,19 @@ class _Healing:
             if ending == ".idx" and oid in read_index(os.path.join(self._path, f"{stem}.idx")):
                 yield stem
 
+    def set_incomplete_aside(self, refs: Iterable[str]) -> None:
+        """What is named goes before what names it, so that it can be taken up again after a crash."""
+        repository = store_handle(self._path)
+        tips = [target for ref in refs if (target := tip(repository, ref)) is not None]
+        for oid in _incomplete(repository, [Oid(str(target)) for target in tips]):
+            file = os.path.relpath(loose_file(self._path, oid), self._path)
+            if not os.path.exists(os.path.join(self._path, file)):
+                for stem in list(self._packs_of(oid)):
+                    self._unpack(stem)
+            if os.path.exists(os.path.join(self._path, file)):
+                damage.set_aside(self._path, file, "it is not complete")
+        self._store.reopen()
+
     # -- what is missing
 
     def _take_from_peer(self, peer: Peer) -> None:
@@ -215,6 +237,32 @@ class _Healing:
             if child.oid != EMPTY_TREE and child.oid not in self._wanted and not _is_there(target, child.oid):
                 text = f"{child.kind} {child.oid} is missing"
                 self._wanted[child.oid] = Flaw("missing", flaw.where, child.oid, text)
+
+
+def _incomplete(repository: pygit2.Repository, tips: Sequence[Oid]) -> list[Oid]:
+    """What the tips reach that is not whole, or names what is not; what is named before what names it."""
+    is_whole = {EMPTY_TREE: True}
+    found: list[Oid] = []
+    named: dict[Oid, list[Oid]] = {}
+    pending = [*tips]
+    while pending:
+        oid = pending[-1]
+        if oid not in is_whole and oid not in named:
+            try:
+                kind, data = read_any(repository, oid)
+                named[oid] = [child.oid for child in named_by(kind, oid, data)]
+            except (DamagedError, ValueError):
+                is_whole[oid] = False
+                found.append(oid)
+        if oid in is_whole:
+            pending.pop()
+        elif below := [one for one in named[oid] if one not in is_whole]:
+            pending += below
+        else:
+            is_whole[oid] = all(is_whole[one] for one in named.pop(oid))
+            if not is_whole[oid]:
+                found.append(oid)
+    return found
 
 
 def _is_there(repository: pygit2.Repository, oid: Oid) -> bool:

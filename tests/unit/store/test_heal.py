@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from convergenced.errors import MissingObjectError
 from convergenced.model import LocalPath, Oid
 from convergenced.ports import Peer
 from convergenced.store.git import GitStore
-from convergenced.store.heal import heal, heal_peer
+from convergenced.store.heal import heal, heal_peer, set_incomplete_aside
 from convergenced.store.loose import loose_file
 from convergenced.store.peers import Transport, open_peer
 from convergenced.store.transport_path import PathPeer
@@ -51,6 +52,28 @@ def test_whatever_is_missing_comes_from_a_peer(store: GitStore, hub: Path, trans
     assert is_whole(store.path)
     assert len(os.listdir(Path(store.path, "set-aside"))) == len(NAMES)
     assert [name for name in os.listdir(store.path) if name.startswith("healing-")] == []
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_what_names_what_nobody_has_is_set_aside_so_that_it_can_come_again(
+    store: GitStore, hub: Path, is_packed: bool
+) -> None:
+    """A transport takes what is there to be whole: it would bring nothing of what is missing below."""
+    tip, blob = oid_of_hub(hub, REF), oid_of_hub(hub, f"{REF}:context/a")
+    Path(loose_file(store.path, blob)).unlink()
+    if is_packed:
+        wanted = "".join(f"{oid_of_hub(hub, name)}\n" for name in (REF, f"{REF}^{{tree}}", f"{REF}~1"))
+        words = ["git", "pack-objects", "-q", "objects/pack/pack"]
+        subprocess.run(words, cwd=store.path, input=wanted, text=True, check=True, capture_output=True)
+        run_git("-C", store.path, "prune-packed", "-q")
+        store.reopen()
+    set_incomplete_aside(store, [REF])
+    set_incomplete_aside(store, [REF])
+    assert not Path(loose_file(store.path, tip)).exists()
+    store.swap(REF, Oid(tip), None)
+    peer_at(store, hub).fetch({REF: REF})
+    assert is_whole(store.path)
+    assert oid_of(store, REF) == tip
 
 
 @pytest.mark.parametrize("branch", ["project/p", "knowledge"])
