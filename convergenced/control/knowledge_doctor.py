@@ -6,11 +6,11 @@ sent. Where knowledge is not shared there is nothing to say.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from math import ceil
 
 from convergenced.errors import ConvergenceError, NewerSchemaError
@@ -27,6 +27,7 @@ from convergenced.knowledge.worker import open_model
 from convergenced.machine.locations import ClaudeLocations
 from convergenced.machine.settings_schema import KnowledgeSettings, Settings
 from convergenced.merge.markdown import Version
+from convergenced.merge.reading import forget_folders
 from convergenced.model import Finding, LocalPath, Refusal
 from convergenced.store.program import Limits, Programs
 from convergenced.sync.replica import Parts, Replica
@@ -82,6 +83,7 @@ def share_again(
 
 
 def _about_branch(parts: Parts) -> Iterator[Finding]:
+    forget_folders(parts.store)  # what was read once may not be readable any more
     try:
         knowledge, refusals = knowledge_at(parts.store, ref_of(parts.store, KNOWLEDGE_REF))
     except NewerSchemaError as error:
@@ -143,7 +145,7 @@ def _about_provider(settings: Settings, environ: Mapping[str, str]) -> Finding:
 
 
 def _check_anthropic(environ: Mapping[str, str]) -> None:
-    if importlib.util.find_spec("anthropic") is None:
+    if find_spec("anthropic") is None:
         raise ProviderError(
             "the provider anthropic needs a package that is not installed",
             "pip install 'convergenced[synthesis]'",

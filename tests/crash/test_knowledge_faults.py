@@ -57,16 +57,19 @@ class Both:
         """Lets both exchange until there is nothing new; then each has all, and every repository is whole."""
         for machine in (self.bob, self.ann) * 3:
             once(machine)
-            if len({tip_of(one) for one in (self.ann.store, self.bob.store, self.hub)}) == 1:
+            if self.is_at_rest():
                 break
         else:
             raise AssertionError("it does not come to rest")
         self.check_project()
-        assert read(self.ann.claude_md) == read(self.bob.claude_md)
         assert f"- turn {self.turns}\n" in (read(self.ann.claude_md) or "")
         assert all(map(is_whole, (self.ann.store, self.bob.store, self.hub)))
         folders = git("-C", self.hub, "ls-tree", "--name-only", f"{REF}:machines").splitlines()
         assert [name.rpartition("-")[0] for name in folders] == ["ann", "bob"]
+
+    def is_at_rest(self) -> bool:
+        tips = {tip_of(one) for one in (self.ann.store, self.bob.store, self.hub)}
+        return len(tips) == 1 and read(self.ann.claude_md) == read(self.bob.claude_md)
 
     def check_project(self) -> None:
         assert git("-C", self.hub, "rev-parse", PROJECT).strip() == self.ann.tip()
