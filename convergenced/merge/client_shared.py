@@ -21,6 +21,9 @@ BOM = b"\xef\xbb\xbf"
 MAX_SETTINGS = 512 * 1024
 """Bytes of a settings.json that takes part."""
 
+MAX_KEYS = 500
+"""Keys outside of lists; each may be a change of its own, and one is written after the other."""
+
 _REMEDY = "correct the file; until then it takes no part"
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -54,9 +57,22 @@ def parse_settings(data: bytes) -> dict[str, Json]:
     if len(bare) > MAX_SETTINGS:
         raise RefusedInputError(f"settings.json is larger than {MAX_SETTINGS} bytes", _REMEDY)
     try:
-        return parse_fields(bare, "settings.json") if bare.strip() else {}
+        fields = parse_fields(bare, "settings.json") if bare.strip() else {}
     except RefusedInputError as error:
         raise RefusedInputError(error.summary, _REMEDY) from error
+    if _count_keys(fields) > MAX_KEYS:
+        raise RefusedInputError(f"settings.json has more than {MAX_KEYS} keys", _REMEDY)
+    return fields
+
+
+def _count_keys(value: Json) -> int:
+    count, pending = 0, [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            pending += one.values()
+    return count
 
 
 def format_settings(value: Json | Absent) -> bytes:

@@ -17,7 +17,7 @@ from convergenced.merge.client_settings import (
     setting_changes,
     shared_settings,
 )
-from convergenced.merge.client_shared import MAX_SETTINGS
+from convergenced.merge.client_shared import MAX_KEYS, MAX_SETTINGS
 from convergenced.merge.markdown import Version
 from ctl import hooks
 
@@ -143,6 +143,7 @@ class TestShared:
             (b"[" * 100_000, "not JSON"),
             (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
             (b'{"a": "' + b"x" * MAX_SETTINGS + b'"}', "larger"),
+            (doc(env={f"K{number}": "1" for number in range(MAX_KEYS)}), "more than 500 keys"),
         ],
         ids=lambda value: str(value)[:20],
     )
