@@ -4,7 +4,8 @@ Owns what stands there. Promises: nothing is read while nothing changed, and a l
 document; a file that cannot be read, or holds a secret that is not to leave, is set aside alone and what was
 shared of it before stays; a document that goes away here goes from this machine's folder, and nothing else
 is said by that; a document that is the consolidated one is remembered as such, which heals what a crash
-between writing it and saying so left.
+between writing it and saying so left; where our folder went on without us, as after this machine was
+restored from a backup, what it lacks of that is not taken for removed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from convergenced.canon.secrets import Secret, find_secrets
-from convergenced.errors import ConvergenceError, FileChangedError
+from convergenced.errors import ConvergenceError, FileChangedError, StoreError
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge, knowledge_at
 from convergenced.knowledge.local import LocalDocument, is_same_here, read_local
 from convergenced.knowledge.places import Place
-from convergenced.merge.knowledge import DocumentPath, Documents, Knowledge, MachineKnowledge, Scope
+from convergenced.merge.contributions import contributions, due_scopes
+from convergenced.merge.knowledge import (
+    DocumentPath,
+    Documents,
+    Knowledge,
+    MachineKnowledge,
+    Scope,
+    ScopeRecord,
+)
 from convergenced.model import Oid, Refusal, Snapshot
 from convergenced.ports import Files
 from convergenced.sync.replica import Parts
@@ -113,9 +122,30 @@ class Snapshots:
         tip = ref_of(self._parts.store, KNOWLEDGE_REF)
         if not is_changed and self._settled == (screened, tip):
             return replace(self._report, commit=None, documents=(), gone=())
-        self._report = _Folder(self._parts, files, places, seen, screened, fresh).commit()
-        self._settled = (screened, self._report.commit or tip)
+        said = self._said()
+        folder = _Folder(self._parts, files, places, seen, screened, fresh, said)
+        self._report = folder.commit()
+        tip = self._report.commit or tip
+        if (
+            tip is not None
+            and not folder.is_awaiting
+            and (self._report.commit or self._folder_at(tip) != said)
+        ):
+            self._parts.state.note_said(KNOWLEDGE_REF, tip)
+        self._settled = (screened, tip)
         return self._report
+
+    def _said(self) -> MachineKnowledge | None:
+        """Our folder as we left it; None where that is not known."""
+        commit = self._parts.state.said(KNOWLEDGE_REF)
+        try:
+            return None if commit is None else self._folder_at(Oid(commit))
+        except StoreError:
+            return None
+
+    def _folder_at(self, commit: Oid) -> MachineKnowledge:
+        known, _ = knowledge_at(self._parts.store, commit)
+        return known.machines.get(self._parts.machine.id, MachineKnowledge())
 
     def _look(
         self, files: Files, place: Place, screened: _Screened, fresh: dict[Key, LocalDocument]
@@ -189,8 +219,12 @@ class _Folder:
         seen: Mapping[Key, _Seen],
         screened: _Screened,
         fresh: Mapping[Key, LocalDocument],
+        said: MachineKnowledge | None,
     ) -> None:
         self._parts = parts
+        self._said = said
+        self.is_awaiting = False
+        """Whether something that our folder has without us is to be taken in before we say otherwise."""
         self._places = places
         self._files = files
         self._seen = seen
@@ -246,10 +280,28 @@ class _Folder:
         for scope in {place.scope for place in self._places}:
             documents[scope] = {}
         applied = {scope: dict(those) for scope, those in former.applied.items()}
+        anew = {scope: dict(those) for scope, those in former.anew.items()}
+        went_on = self._said is not None and self._said != former
+        due = frozenset(due_scopes(knowledge)) if went_on else frozenset[Scope]()
+        self.is_awaiting = False
         for place in self._places:
             scope, path = place.scope, place.path
             current = knowledge.consolidated.get(scope, {}).get(path)
-            document = self._document(place, current, former.documents.get(scope, {}).get(path))
+            known = former.documents.get(scope, {}).get(path)
+            document = self._document(place, current, known)
+            returns = document not in (None, known) and (went_on or path in anew.get(scope, {}))
+            if document is not None and returns:
+                is_new = self._is_new(knowledge, place)
+                if went_on and is_new and scope in due:
+                    document, self.is_awaiting = known, True
+                elif went_on and (base := self._base(knowledge, place)) is not None:
+                    applied.setdefault(scope, {})[path] = base
+                    anew.get(scope, {}).pop(path, None)
+                elif went_on or is_new:
+                    applied.get(scope, {}).pop(path, None)
+                    anew.setdefault(scope, {})[path] = document
+                else:
+                    anew.get(scope, {}).pop(path, None)
             if document is not None:
                 documents[scope][path] = document
                 if document == current:
@@ -258,11 +310,27 @@ class _Folder:
             former,
             name=self._parts.machine.name,
             documents={scope: those for scope, those in documents.items() if those},
-            applied=applied,
+            applied={scope: those for scope, those in applied.items() if those},
+            anew={scope: those for scope, those in anew.items() if those},
         )
         if now == former or not (now.documents or former.documents or now.applied):
             return knowledge
         return replace(knowledge, machines={**knowledge.machines, me: now})
+
+    def _is_new(self, knowledge: Knowledge, place: Place) -> bool:
+        """Whether our folder has a document of this place that no synthesis took in yet."""
+        mine = self._parts.machine.id, place.path
+        return any((one.machine, one.path) == mine for one in contributions(knowledge, place.scope))
+
+    def _base(self, knowledge: Knowledge, place: Place) -> Oid | None:
+        """What we had applied when we left our folder, where a synthesis can tell that it is that."""
+        said, record = self._said, knowledge.records.get(place.scope, ScopeRecord())
+        base = None if said is None else said.applied.get(place.scope, {}).get(place.path)
+        current = knowledge.consolidated.get(place.scope, {}).get(place.path)
+        used = {} if record.written is None else record.written.inputs.get(self._parts.machine.id, {})
+        last = used.get(place.path)
+        is_known = base in (current, *record.former.get(place.path, ()))
+        return base if is_known and (last is None or last.applied != base) else None
 
     def _document(self, place: Place, current: Oid | None, former: Oid | None) -> Oid | None:
         """What stands at a place, as the branch is to have it."""

@@ -33,7 +33,7 @@ MAX_TEXTS = 200
 MAX_TEXT = 1_000
 """Characters of each, at most."""
 
-MAX_FORMER = 5
+MAX_FORMER = 20
 """Versions of a consolidated document that are remembered, at most. A machine that applied an older one has
 been heard since."""
 
@@ -60,7 +60,8 @@ def contributions(knowledge: Knowledge, scope: Scope) -> tuple[Contribution, ...
     A machine's document started from what the last synthesis had of it, as long as the machine applied
     nothing else since; else from what it applied. But where that is nothing the consolidated document was
     made from (of two syntheses at once, the one that gave way), all that is new since the last synthesis
-    is still to be taken in. A document that is the consolidated one says nothing.
+    is still to be taken in. A document that a machine went back to (`MachineKnowledge.anew`) started from
+    nothing. A document that is the consolidated one says nothing.
     """
     record = knowledge.records.get(scope, ScopeRecord())
     written, current = record.written, knowledge.consolidated.get(scope, {})
@@ -71,7 +72,9 @@ def contributions(knowledge: Knowledge, scope: Scope) -> tuple[Contribution, ...
         for path, document in known.documents.get(scope, {}).items():
             base, before = applied.get(path), used.get(path)
             has_given_way = base not in (None, current.get(path), *record.former.get(path, ()))
-            if before is not None and (before.applied == base or has_given_way):
+            if known.anew.get(scope, {}).get(path) == document:
+                base = document if before is not None and before.document == document else None
+            elif before is not None and (before.applied == base or has_given_way):
                 base = before.document
             elif written is not None and has_given_way:
                 base = None

@@ -84,12 +84,14 @@ class MachineKnowledge:
     """What one machine knows: its documents, and what it was last seen to hold of the consolidated ones.
 
     `applied` names for a document the consolidated blob that the machine's own was equal to most recently;
-    what it has now was made from that.
+    what it has now was made from that. `anew` names documents, by their blobs, for which that says nothing:
+    the machine went back to an older state, so what they lack was not removed.
     """
 
     name: str = ""
     documents: Mapping[Scope, Documents] = field(default_factory=dict)
     applied: Mapping[Scope, Documents] = field(default_factory=dict)
+    anew: Mapping[Scope, Documents] = field(default_factory=dict)
     revision: int = 0
     """Grows with every commit that changes this, so that of two versions the newer one is known. Whoever
     commits sees to it (`with_revisions`); nobody else needs to set it."""

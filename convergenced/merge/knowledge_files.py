@@ -13,6 +13,7 @@ from typing import get_args
 from convergenced.errors import RefusedInputError
 from convergenced.merge.documents import Fields, Json, format_document, others_of, text_of
 from convergenced.merge.knowledge import (
+    Documents,
     Input,
     Inputs,
     MachineKnowledge,
@@ -41,7 +42,7 @@ MAX_RECORDS = 8 << 20
 
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-_MACHINE = ("schema", "name", "applied", "revision")
+_MACHINE = ("schema", "name", "applied", "anew", "revision")
 _RECORDS = ("schema", "scopes")
 _RECORD = ("written", "rejected", "revision", "former")
 _MADE = ("at", "machine", "provider", "model", "prompt", "usd", "inputs")
@@ -56,6 +57,7 @@ def read_machine_file(reading: Reading, oid: Oid | None, where: str) -> MachineK
     known = MachineKnowledge(
         name=text_of(fields, "name") or "",
         applied=sieve.by_scope(fields.get("applied", {})),
+        anew=sieve.by_scope(fields.get("anew", {})),
         revision=sieve.revision(fields),
         other=others_of(fields, _MACHINE),
     )
@@ -65,9 +67,18 @@ def read_machine_file(reading: Reading, oid: Oid | None, where: str) -> MachineK
 
 def format_machine_file(known: MachineKnowledge) -> bytes:
     """The bytes of `machine.json`."""
-    applied: dict[str, Json] = {scope: dict(paths.items()) for scope, paths in known.applied.items() if paths}
-    fields: dict[str, Json] = {"name": known.name, "applied": applied, "revision": known.revision}
+    fields: dict[str, Json] = {
+        "name": known.name,
+        "applied": _by_scope(known.applied),
+        "revision": known.revision,
+    }
+    if anew := _by_scope(known.anew):
+        fields["anew"] = anew
     return format_document({**known.other, **fields, "schema": SCHEMA})
+
+
+def _by_scope(scopes: Mapping[Scope, Documents]) -> dict[str, Json]:
+    return {scope: dict(paths.items()) for scope, paths in scopes.items() if paths}
 
 
 def read_records(reading: Reading, oid: Oid | None, where: str) -> tuple[dict[Scope, ScopeRecord], Fields]:

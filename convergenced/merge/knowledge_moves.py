@@ -23,10 +23,11 @@ def with_scope_moved(knowledge: Knowledge, machine: MachineId, old: Scope, new: 
     record = knowledge.records.get(old, ScopeRecord())
     if record.written is not None:
         others |= record.written.inputs.keys() - {machine}
-    documents, applied = dict(me.documents), dict(me.applied)
+    documents, applied, anew = dict(me.documents), dict(me.applied), dict(me.anew)
     consolidated, records = dict(knowledge.consolidated), dict(knowledge.records)
     ours: Documents = documents.pop(old, {})
     known: Documents = applied.pop(old, {})
+    fresh: Documents = anew.pop(old, {})
     if ours:
         documents[new] = {**documents.get(new, {}), **ours}
     if not others:
@@ -34,9 +35,12 @@ def with_scope_moved(knowledge: Knowledge, machine: MachineId, old: Scope, new: 
         records.pop(old, None)
         if shared and new not in consolidated:
             consolidated[new], records[new] = shared, record
-            applied[new] = known
+            applied[new], anew[new] = known, fresh
     moved = replace(
-        me, documents=documents, applied={scope: those for scope, those in applied.items() if those}
+        me,
+        documents=documents,
+        applied={scope: those for scope, those in applied.items() if those},
+        anew={scope: those for scope, those in anew.items() if those},
     )
     machines = knowledge.machines if moved == me else {**knowledge.machines, machine: moved}
     return replace(knowledge, machines=machines, consolidated=consolidated, records=records)

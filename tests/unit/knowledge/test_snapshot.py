@@ -14,6 +14,7 @@ import pytest
 from convergenced.errors import NewerSchemaError, StoreError
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge
 from convergenced.knowledge.snapshot import describe_commit
+from convergenced.merge.contributions import contributions
 from convergenced.merge.knowledge import (
     GLOBAL,
     MAX_DOCUMENT_BYTES,
@@ -396,6 +397,55 @@ def test_a_branch_that_moves_meanwhile_keeps_both(
     ann.take()
     assert moves == [KNOWLEDGE_REF]
     assert ann.shared() == b"of ann"
+
+
+def test_what_a_machine_lacks_that_came_out_of_a_backup_was_not_removed(ann: KnowingMachine) -> None:
+    path = ann.root / "CLAUDE.md"
+    path.write_text("old\n")
+    ann.take()
+    state = ann.parts.state.said(KNOWLEDGE_REF)
+    assert state is not None
+    assert state == ann.tip
+    path.write_text("old\nnew\n")
+    ann.take()
+    ann.consolidate(b"old\nnew\n")
+    ann.take()
+    path.write_text("old\n")
+    ann.parts.state.note_said(KNOWLEDGE_REF, state)
+    ann.take()
+    (said,) = contributions(ann.knowledge, APP)
+    assert (ann.shared(), said.base) == (b"old\n", None)
+    assert ann.parts.state.said(KNOWLEDGE_REF) == ann.tip
+    path.write_text("old\nnewer\n")
+    ann.take()
+    (said,) = contributions(ann.knowledge, APP)
+    assert (ann.shared(), said.base) == (b"old\nnewer\n", None)
+    # Once it is in step again, what goes is removed.
+    ann.consolidate(b"old\nnew\nnewer\n")
+    ann.apply([change.id for change in ann.plan().changes])
+    ann.take()
+    path.write_text("old\n")
+    ann.take()
+    (said,) = contributions(ann.knowledge, APP)
+    assert said.base == ann.knowledge.consolidated[APP][CLAUDE]
+
+
+def test_what_it_had_shared_last_is_taken_in_before_the_older_state(ann: KnowingMachine) -> None:
+    path = ann.root / "CLAUDE.md"
+    path.write_text("old\n")
+    ann.take()
+    state = ann.parts.state.said(KNOWLEDGE_REF)
+    assert state is not None
+    path.write_text("old\nnew\n")
+    ann.take()
+    path.write_text("old\n")
+    ann.parts.state.note_said(KNOWLEDGE_REF, state)
+    ann.take()
+    assert ann.shared() == b"old\nnew\n"
+    assert ann.standing().state == "waits"
+    ann.consolidate(b"old\nnew\n")
+    assert ann.standing().state == "edited"
+    assert ann.shared() == b"old\n"
 
 
 def test_a_newer_branch_is_left_alone(ann: KnowingMachine, monkeypatch: pytest.MonkeyPatch) -> None:

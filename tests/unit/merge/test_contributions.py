@@ -63,6 +63,12 @@ class Story:
         held = {GLOBAL: self.known.consolidated[GLOBAL]}
         return self._with(machine, replace(self.known.machines[machine], documents=held, applied=held))
 
+    def go_back(self, machine: MachineId, text: str) -> Story:
+        """The machine has an older state, and says so."""
+        self.edit(machine, text)
+        known = self.known.machines[machine]
+        return self._with(machine, replace(known, anew=known.documents))
+
     def lose(self, text: str, taken_in: Knowledge) -> Story:
         """A synthesis of what was known then, made at the same time, stands instead of the last one."""
         made = synthesis(taken_in)
@@ -127,6 +133,13 @@ STORIES: dict[str, tuple[Callable[[], Story], list[tuple[str, str, str | None]]]
         lambda: Story().edit(BOB, "b1").edit(ANN, "a1"),
         [(ANN, "a1", None), (BOB, "b1", None)],
     ),
+    "a machine that went back has removed nothing": (
+        lambda: both_applied().go_back(ANN, "a0"),
+        [(ANN, "a0", None)],
+    ),
+    "until that is taken in": (lambda: both_applied().go_back(ANN, "a0").synthesize("c2"), []),
+    "nor to what was taken in last": (lambda: both_applied().go_back(ANN, "a1"), []),
+    "or until it is edited": (lambda: both_applied().go_back(ANN, "a0").edit(ANN, "a2"), [(ANN, "a2", "c1")]),
     "all taken in": (begun, []),
     "applied": (both_applied, []),
     "an edit after applying": (lambda: both_applied().edit(ANN, "a2"), [(ANN, "a2", "c1")]),

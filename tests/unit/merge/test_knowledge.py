@@ -76,6 +76,7 @@ def whole(store: MemoryStore) -> Knowledge:
                     PROJ: {CLAUDE: one, inner: other, note: third},
                 },
                 applied={GLOBAL: {CLAUDE: third}},
+                anew={GLOBAL: {CLAUDE: one}},
                 revision=7,
                 other=newer,
             ),
