@@ -203,8 +203,7 @@ class Mender:
         self._put_off(f"the store is damaged and cannot be mended: {in_words(error)[0]}")
 
     def _put_off(self, text: str) -> None:
-        desk = self._desk
-        self.due = desk.clock.monotonic() + self._wait
-        if self.trouble is None or self.trouble.text != text:
-            desk.note("error", None, f"knowledge: {text}")
-        self.trouble = Attention("damaged", None, f"knowledge: {text}", REMEDY)
+        former, self.trouble = self.trouble, Attention("damaged", None, f"knowledge: {text}", REMEDY)
+        if former != self.trouble:
+            self._desk.note("error", None, self.trouble.text)
+        self.due = self._desk.clock.monotonic() + self._wait

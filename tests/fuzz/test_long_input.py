@@ -5,6 +5,7 @@ Nothing is measured. The time limit of the suite ends a test whose parser looks 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,10 @@ from convergenced.canon.signed import signed_spans
 from convergenced.errors import ConfigError, StoreError
 from convergenced.machine.checkouts import normalize_git_url
 from convergenced.machine.settings import parse_settings
+from convergenced.merge.client_settings import apply_settings, setting_changes
 from convergenced.merge.conflict import Conflict, has_conflict, parse_conflicts
+from convergenced.merge.markdown import Version, merge_markdown
+from convergenced.merge.marks import add_mark, find_marks, unverified_mark
 from convergenced.merge.memory import merge_text
 from convergenced.merge.roster import Participant, Roster, format_roster, merge_rosters, parse_roster
 from convergenced.merge.sequences import hold_both, is_contained
@@ -231,3 +235,27 @@ def test_a_roster_does_not_grow_with_the_indent_of_what_is_nested() -> None:
     deep = b"[" * 900 + b"1," * 500_000 + b"1" + b"]" * 900
     nested = b'{"participants":[{"machine_id":"m"}],"x":' + deep + b"}"
     assert parse_roster(merge_rosters(nested, entry("n"))).participants.keys() == {"n"}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"# A\n", b"```\n", b"<!--", b"<!-- CONFLICT: a\n", b"---\n", b"| a |\n", b"- x\n", b"\r"],
+    ids=repr,
+)
+def test_documents_of_one_piece(piece: bytes) -> None:
+    data = piece * (40_000 // len(piece))
+    versions = [Version("a", data + b"end\n", data), Version("b", b"x\n" + data, None)]
+    merged = merge_markdown(data, versions)
+    assert merge_markdown(data, versions[::-1]) == merged
+    long = data * 25
+    find_marks(long)
+    mark = unverified_mark("who says that?")
+    assert mark in add_mark(long, f"{piece.decode() * 1000}nowhere", mark)
+
+
+def test_settings_with_as_many_keys_and_elements_as_may_be() -> None:
+    keys = json.dumps({"env": {f"K{number}": "1" for number in range(150)}}).encode()
+    elements = json.dumps({"permissions": {"allow": [f"Bash(x{at})" for at in range(4_000)]}}).encode()
+    for one, other in ((keys, b"{}"), (b"{}", keys), (elements, b"{}"), (b"{}", elements)):
+        changes = setting_changes(one, other)
+        assert setting_changes(apply_settings(one, changes), other) == []
