@@ -108,6 +108,8 @@ class Librarian:
         self._attention: list[Attention] = []
         self._wishes: list[_Wished] = []
         self._mender = Mender(desk, LANE, self._mending, self._mended)
+        self._following: set[ProjectId] = set()
+        """Projects with a new id, which what was shared of them has yet to get."""
         rounds.on_sides = self._exchanged
         rounds.on_moving, rounds.on_moved = library.move_scope, self._moved
         self.settings_changed()
@@ -162,7 +164,7 @@ class Librarian:
 
     def settings_changed(self) -> None:
         """Begins, ends, or goes on otherwise."""
-        self._rounds.sides = [KnowledgeBranch()] if self.is_on else []
+        self._open_sides()
         self._failures["synthesis"] = 0
         self.trouble.clear()
         if self.is_on:
@@ -286,13 +288,28 @@ class Librarian:
         self._rounds.offer_sides()
 
     def _moved(self, project: ProjectId, name: ProjectId) -> None:
-        """Once more behind looks under way: one that began before may have shared under the old id."""
-        self._desk.submit(
-            LANE,
-            lambda: self.library.move_scope(project, name),
-            lambda _: self.look(),
-            lambda error: self._note_trouble("look", error),
-        )
+        """Once more behind looks under way: one that began before may have shared under the old id.
+
+        Until then nothing comes from peers that speak of other code by that id.
+        """
+        self._following.add(name)
+        self._open_sides()
+
+        def done(_: None) -> None:
+            self._following.discard(name)
+            self._open_sides()
+            self._rounds.offer_sides()
+            self.look()
+
+        def failed(error: Exception) -> None:
+            self._note_trouble("look", error)
+            done(None)
+
+        self._desk.submit(LANE, lambda: self.library.move_scope(project, name), done, failed)
+
+    def _open_sides(self) -> None:
+        """Has the branch exchanged, or not just now."""
+        self._rounds.sides = [KnowledgeBranch()] if self.is_on and not self._following else []
 
     # -- synthesis
 

@@ -77,7 +77,9 @@ class Rounds:
         }
         trusted = {state.replica.project for state in desk.board.replicas.values() if state.replica.by_hand}
         settings, parts, scope = peer.settings, desk.parts, self._lookout.scope()
-        unfit, sides = peer.report.unfit if peer.report is not None else {}, tuple(self.sides)
+        unfit = peer.report.unfit if peer.report is not None else {}
+        # A project that is getting another id is not compared with the peer's, of which they may speak.
+        sides = () if self.renaming else tuple(self.sides)
         survey, tried = self._tried.get(name, (-1, set[ProjectId]()))
         surveys = self._lookout.surveys
         if survey != surveys:
