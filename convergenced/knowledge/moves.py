@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convergenced.errors import NewerSchemaError
-from convergenced.knowledge.branch import commit_knowledge
+from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge
 from convergenced.merge.knowledge import Knowledge, project_scope
 from convergenced.merge.knowledge_moves import with_scope_moved
 from convergenced.model import ProjectId
@@ -21,6 +21,8 @@ def move_scope(parts: Parts, old: ProjectId, new: ProjectId) -> None:
 
     message = f"knowledge: {old} is {new} from now on"
     try:
-        commit_knowledge(parts.store, change, parts.machine.author, int(parts.clock.now()), message)
+        made = commit_knowledge(parts.store, change, parts.machine.author, int(parts.clock.now()), message)
     except NewerSchemaError:
         return
+    if made is not None:
+        parts.state.note_said(KNOWLEDGE_REF, made)

@@ -5,7 +5,8 @@ document; a file that cannot be read, or holds a secret that is not to leave, is
 shared of it before stays; a document that goes away here goes from this machine's folder, and nothing else
 is said by that; a document that is the consolidated one is remembered as such, which heals what a crash
 between writing it and saying so left; where our folder went on without us, as after this machine was
-restored from a backup, what it lacks of that is not taken for removed.
+restored from a backup, what it lacks of that is not taken for removed; where it does so again and again,
+another machine goes by our id, and nothing is shared until that is settled.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from convergenced.merge.knowledge import (
 )
 from convergenced.model import Oid, Refusal, Snapshot
 from convergenced.ports import Files
+from convergenced.sync.papers import TWIN_REMEDY
 from convergenced.sync.replica import Parts
 from convergenced.sync.scan import MEMORY
 from convergenced.sync.screening import Policy, describe, salt_of
@@ -39,10 +41,15 @@ from convergenced.wording import plural
 FRESH_NS = 1_000_000_000
 """A file that was written within this time before it was read may have been written again unseen."""
 
+MAX_ELSEWHERE = 3
+"""How often our folder may go on without us before another machine must be taken for us."""
+
 MAX_NAMED = 6
 """Documents that a commit's subject names, at most."""
 
 Key = tuple[Scope, DocumentPath]
+
+_TWIN = Refusal("the id of this machine", "is used by another machine too", TWIN_REMEDY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,12 @@ class Snapshots:
         self._settled: object = None
         """What all depended on when nothing was left to do."""
         self._report = SnapshotReport()
+        self._elsewhere: set[int] = set()
+        """The revisions of our folder that are none of ours."""
+        self._left: MachineKnowledge | None = None
+        """Our folder as the newest commit of ours has it."""
+        self._awaited: frozenset[Key] = frozenset()
+        """The documents in it that are not ours, and are to be taken in before we say otherwise."""
 
     def take(self, files: Files, places: Sequence[Place]) -> SnapshotReport:
         """Looks at the places and commits what changed.
@@ -123,17 +136,29 @@ class Snapshots:
         if not is_changed and self._settled == (screened, tip):
             return replace(self._report, commit=None, documents=(), gone=())
         said = self._said()
+        if self._has_twin(said, tip):
+            self._report = SnapshotReport(refusals=(_TWIN,))
+            self._settled = (screened, tip)
+            return self._report
         folder = _Folder(self._parts, files, places, seen, screened, fresh, said)
+        folder.left, folder.awaited = self._left, self._awaited
         self._report = folder.commit()
+        self._awaited = folder.awaited
+        if self._report.commit is not None:
+            self._left = self._folder_at(self._report.commit)
         tip = self._report.commit or tip
-        if (
-            tip is not None
-            and not folder.is_awaiting
-            and (self._report.commit or self._folder_at(tip) != said)
-        ):
+        if tip is not None and not self._awaited and (self._report.commit or self._folder_at(tip) != said):
             self._parts.state.note_said(KNOWLEDGE_REF, tip)
         self._settled = (screened, tip)
         return self._report
+
+    def _has_twin(self, said: MachineKnowledge | None, tip: Oid | None) -> bool:
+        """Whether another machine writes what is ours: both would do so again and again."""
+        if said is not None and tip is not None:
+            here = self._folder_at(tip)
+            if here not in (said, self._left):
+                self._elsewhere.add(here.revision)
+        return len(self._elsewhere) > MAX_ELSEWHERE
 
     def _said(self) -> MachineKnowledge | None:
         """Our folder as we left it; None where that is not known."""
@@ -223,8 +248,10 @@ class _Folder:
     ) -> None:
         self._parts = parts
         self._said = said
-        self.is_awaiting = False
-        """Whether something that our folder has without us is to be taken in before we say otherwise."""
+        self.left: MachineKnowledge | None = None
+        self.awaited: frozenset[Key] = frozenset()
+        """As in `Snapshots`; what is to be awaited from now on after `commit`."""
+        self._awaiting: set[Key] = set()
         self._places = places
         self._files = files
         self._seen = seen
@@ -246,6 +273,7 @@ class _Folder:
             int(parts.clock.now()),
             describe_commit(fresh, gone),
         )
+        self.awaited = frozenset(self._awaiting)
         report = SnapshotReport(
             made,
             tuple(_name(key) for key in sorted(fresh)) if made else (),
@@ -281,19 +309,21 @@ class _Folder:
             documents[scope] = {}
         applied = {scope: dict(those) for scope, those in former.applied.items()}
         anew = {scope: dict(those) for scope, those in former.anew.items()}
-        went_on = self._said is not None and self._said != former
-        due = frozenset(due_scopes(knowledge)) if went_on else frozenset[Scope]()
-        self.is_awaiting = False
+        is_odd = self._said is not None and self._said != former
+        due = frozenset(due_scopes(knowledge)) if is_odd else frozenset[Scope]()
+        self._awaiting.clear()
         for place in self._places:
             scope, path = place.scope, place.path
             current = knowledge.consolidated.get(scope, {}).get(path)
             known = former.documents.get(scope, {}).get(path)
             document = self._document(place, current, known)
+            went_on = is_odd and (former != self.left or (scope, path) in self.awaited)
             returns = document not in (None, known) and (went_on or path in anew.get(scope, {}))
             if document is not None and returns:
                 is_new = self._is_new(knowledge, place)
                 if went_on and is_new and scope in due:
-                    document, self.is_awaiting = known, True
+                    document = known
+                    self._awaiting.add((scope, path))
                 elif went_on and (base := self._base(knowledge, place)) is not None:
                     applied.setdefault(scope, {})[path] = base
                     anew.get(scope, {}).pop(path, None)

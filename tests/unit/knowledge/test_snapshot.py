@@ -13,7 +13,7 @@ import pytest
 
 from convergenced.errors import NewerSchemaError, StoreError
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge
-from convergenced.knowledge.snapshot import describe_commit
+from convergenced.knowledge.snapshot import Snapshots, describe_commit
 from convergenced.merge.contributions import contributions
 from convergenced.merge.knowledge import (
     GLOBAL,
@@ -412,6 +412,7 @@ def test_what_a_machine_lacks_that_came_out_of_a_backup_was_not_removed(ann: Kno
     ann.take()
     path.write_text("old\n")
     ann.parts.state.note_said(KNOWLEDGE_REF, state)
+    ann.snapshots = Snapshots(ann.parts)
     ann.take()
     (said,) = contributions(ann.knowledge, APP)
     assert (ann.shared(), said.base) == (b"old\n", None)
@@ -440,12 +441,31 @@ def test_what_it_had_shared_last_is_taken_in_before_the_older_state(ann: Knowing
     ann.take()
     path.write_text("old\n")
     ann.parts.state.note_said(KNOWLEDGE_REF, state)
+    ann.snapshots = Snapshots(ann.parts)
     ann.take()
     assert ann.shared() == b"old\nnew\n"
     assert ann.standing().state == "waits"
+    for number in range(9):
+        (ann.config / "CLAUDE.md").write_text(str(number))
+        report = ann.take()
+        assert (len(report.documents), report.refusals) == (1, ()), "nobody else did this"
     ann.consolidate(b"old\nnew\n")
     assert ann.standing().state == "edited"
     assert ann.shared() == b"old\n"
+
+
+def test_machines_with_one_id_come_to_rest(ann: KnowingMachine, tmp_path: Path) -> None:
+    twin = KnowingMachine(tmp_path / "ann twin", ann.store)
+    twin.snapshots = Snapshots(replace(twin.parts, machine=replace(twin.machine, id=ann.machine.id)))
+    (ann.root / "CLAUDE.md").write_text("ann\n")
+    (twin.root / "CLAUDE.md").write_text("twin\n")
+    tips = []
+    for _ in range(10):
+        refused = [report.refusals for report in (ann.take(), twin.take())]
+        tips.append(ann.tip)
+    assert tips[-1] == tips[-4]
+    told = [one.where for refusals in refused for one in refusals]
+    assert set(told) == {"the id of this machine"}
 
 
 def test_a_newer_branch_is_left_alone(ann: KnowingMachine, monkeypatch: pytest.MonkeyPatch) -> None:
