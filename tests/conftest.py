@@ -9,7 +9,8 @@ fixture of a module or session is made once where it is used. What keeps files f
 - Processes are the exception, as daemons see those of the whole machine. A client holds only projects whose
   folder it runs in, so start clients (`tests.clients`, `tests.e2e.real_client`) in a folder of the test and
   ask for them by pid. A daemon with `localize.hold = "machine"` waits for the clients of all tests: have the
-  engine do that on fakes. End only what the test started, by its pid.
+  engine do that on fakes. Shared knowledge always waits for all of them: its machines (`tests.e2e.knowing`)
+  have pid namespaces of their own. End only what the test started, by its pid.
 - Nothing is as fast as it is alone: wait for what must come true (`tests.e2e.machines.await_true`), never
   for a time, and expect of what a daemon does by itself that it may have been done already.
 

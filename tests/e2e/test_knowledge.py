@@ -96,7 +96,8 @@ def test_a_machine_that_comes_later_brings_its_own(tmp_path: Path) -> None:
         hubs, late.hubs = late.hubs, ()
         late.configure()
         write(late.claude_md, HOUSE + REVIEW)
-        assert late.run_daemon("--once").returncode == 0
+        for _ in range(2):
+            assert late.run_daemon("--once").returncode == 0
         late.hubs = hubs
         late.configure()
         for machine in (late, other, one, late):
