@@ -13,6 +13,7 @@ from convergenced.control import knowledge_answers as answers
 from convergenced.control.knowledge_view import (
     Only,
     format_changes,
+    format_diff,
     format_planned,
     format_result,
     format_status,
@@ -72,8 +73,7 @@ class KnowledgeMethods:
         self._refuse_off()
 
         def done(found: Look) -> None:
-            answer: answers.KnowledgeDiff = {"changes": format_changes(found, only)}
-            reply.result(cast("Json", answer))
+            reply.result(cast("Json", format_diff(found, only)))
 
         self._survey(done, reply)
 

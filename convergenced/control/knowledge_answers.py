@@ -77,7 +77,7 @@ class Change(TypedDict):
     after: Json
     """Values of the setting; None where it is absent. For texts None."""
     diff: str
-    """Unified diff of a text or of the setting's lines."""
+    """Unified diff of a text or of the setting's value."""
     added: int
     removed: int
     consent: Literal["no", "large", "reads", "runs", "removed"]
@@ -94,6 +94,8 @@ class KnowledgeDiff(TypedDict):
     """The answer to `knowledge_diff`, parameters: `scope`."""
 
     changes: list[Change]
+    declined: list[Change]
+    """What somebody declined and would still be a change: accepting it takes that back."""
 
 
 class KnowledgeApplied(TypedDict):

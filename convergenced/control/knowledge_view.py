@@ -89,13 +89,21 @@ def waiting_of(librarian: Librarian) -> list[str]:
     return found
 
 
-def format_changes(look: Look, only: Only) -> list[answers.Change]:
-    """What applying would change and nobody declined."""
+def format_changes(look: Look, only: Only, *, declined: bool = False) -> list[answers.Change]:
+    """What applying would change and nobody declined, or what somebody did."""
     return [
         _change(change, look.plan.held)
         for change in look.plan.changes
-        if is_meant(change.place.name, only) and change.id not in look.declined
+        if is_meant(change.place.name, only) and (change.id in look.declined) == declined
     ]
+
+
+def format_diff(look: Look, only: Only) -> answers.KnowledgeDiff:
+    """The answer to `knowledge_diff`."""
+    return {
+        "changes": format_changes(look, only),
+        "declined": format_changes(look, only, declined=True),
+    }
 
 
 def format_planned(plan: ScopePlan, documents: list[str], machines: list[str]) -> answers.Planned:

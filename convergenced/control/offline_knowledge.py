@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from convergenced.control.knowledge_answers import KnowledgeDiff, KnowledgeStatus
-from convergenced.control.knowledge_view import Only, format_changes, format_status, meant_in
+from convergenced.control.knowledge_view import Only, format_diff, format_status, meant_in
 from convergenced.control.offline import reading
 from convergenced.control.params import ParamsError
 from convergenced.control.protocol import Json
@@ -32,7 +32,7 @@ def offline_knowledge_diff(
 ) -> KnowledgeDiff:
     """The `knowledge_diff` answer. Raises `UsageError` for an unknown project."""
     look, _, _, only = _look(locations, environ, params)
-    return {"changes": format_changes(look, only)}
+    return format_diff(look, only)
 
 
 def _look(

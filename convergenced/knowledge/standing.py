@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from posixpath import basename, dirname
@@ -102,15 +103,19 @@ class PlannedChange:
         return None if self.setting is None else _json(self.setting.after)
 
     def diff(self) -> tuple[str, int, int]:
-        """A unified diff, and how many lines it adds and removes."""
+        """A unified diff of the text or of the setting's value, and how many lines it adds and removes."""
         lines = list(self._diff())
         added = sum(1 for line in lines[2:] if line.startswith("+"))
         removed = sum(1 for line in lines[2:] if line.startswith("-"))
         return "".join(lines), added, removed
 
     def _diff(self) -> Iterator[str]:
-        before, after = _lines(self.former or b""), _lines(self.wanted)
-        for line in difflib.unified_diff(before, after, self.place.local, self.place.local):
+        if self.setting is None:
+            name, before, after = str(self.place.local), _lines(self.former or b""), _lines(self.wanted)
+        else:  # without what stands around it: that may be what is to stay on this machine
+            name = self.key
+            before, after = _spelled(self.setting.before), _spelled(self.setting.after)
+        for line in difflib.unified_diff(before, after, name, name):
             yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 
 
@@ -373,6 +378,13 @@ def _newly_read(former: bytes, wanted: bytes) -> str:
 
 def _json(value: Json | Absent) -> Json:
     return None if value is ABSENT else value
+
+
+def _spelled(value: Json | Absent) -> list[str]:
+    """A setting's value, line by line."""
+    if value is ABSENT:
+        return []
+    return f"{json.dumps(value, indent=2, ensure_ascii=False)}\n".splitlines(keepends=True)
 
 
 def _lines(data: bytes) -> list[str]:

@@ -101,7 +101,8 @@ def _configure_looking(actions: argparse._SubParsersAction[Parser]) -> None:
     diff = actions.add_parser("diff", help="what would change here")
     diff.description = (
         "What `knowledge apply` would change here: texts as unified diffs, settings key by key, each with\n"
-        "its id and, where a person is asked, why. On a terminal through $PAGER, or less.\n\n"
+        "its id and, where a person is asked, why; then what you declined, with what takes that back. On a\n"
+        "terminal through $PAGER, or less.\n\n"
         "exit codes: 0 nothing needs your yes, 5 something does"
     )
     diff.epilog = example(
@@ -166,10 +167,13 @@ def _configure_apply(actions: argparse._SubParsersAction[Parser]) -> None:
     _which(apply)
     apply.add_argument("-y", "--yes", action="store_true", help="agree to texts; ask nothing")
     apply.add_argument(
-        "--accept", metavar="CHANGE", action="append", help="agree to this change, by its id; repeatable"
+        "--accept",
+        metavar="CHANGE",
+        action="append",
+        help="agree to this change, by its id, also to one that you declined; repeatable",
     )
     apply.add_argument(
-        "--decline", metavar="CHANGE", action="append", help="never offer this change again; repeatable"
+        "--decline", metavar="CHANGE", action="append", help="offer this change no more; repeatable"
     )
     _json(apply)
 
@@ -246,10 +250,10 @@ def _diff(args: argparse.Namespace) -> int:
     from ..knowledge import differences
     from ..knowledge.calls import meant, read_diff
 
-    changes = read_diff(meant(args))["changes"]
+    found = read_diff(meant(args))
     if args.json:
-        print(json.dumps({"schema": 1, "changes": changes}, indent=2))
+        print(json.dumps({"schema": 1, **found}, indent=2))
     else:
         terminal = readable(Terminal.of(sys.stdout, os.environ), os.environ)
-        page(differences.lines(changes, terminal), terminal, os.environ)
-    return AttentionError.exit_code if any(map(differences.needs_person, changes)) else 0
+        page(differences.lines(found, terminal), terminal, os.environ)
+    return AttentionError.exit_code if any(map(differences.needs_person, found["changes"])) else 0

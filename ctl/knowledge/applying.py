@@ -24,13 +24,13 @@ from ..pager import page, readable
 from ..render import Terminal
 from .asking import QUIT, ask, can_ask
 from .calls import call_at_length, meant, planned
-from .differences import NOTHING, find, name_of, needs_person, one_change
+from .differences import NOTHING, accepting, find, name_of, needs_person, one_change
 from .words import file_name, marks_in, visible
 
 if TYPE_CHECKING:
-    from convergenced.control.knowledge_answers import Change, KnowledgeApplied
+    from convergenced.control.knowledge_answers import Change, KnowledgeApplied, KnowledgeDiff
 
-ANSWERS = {"y": "yes", "n": "no not now", "d": "decline for good", QUIT: "quit"}
+ANSWERS = {"y": "yes", "n": "no for now", "d": "decline for good", QUIT: "quit"}
 
 _AGREED = {"large", "removed"}
 """Why a person is asked about a text that `--yes` agrees to."""
@@ -49,8 +49,9 @@ def apply(args: argparse.Namespace) -> int:
     params = meant(args)
     terminal = Terminal.of(sys.stdout, os.environ)
     with connect() as daemon:
-        changes = planned(daemon, params)["changes"]
-    decided = _decided_before(args, changes)
+        found = planned(daemon, params)
+    changes = [*found["changes"], *found["declined"]]
+    decided = _decided_before(args, found)
     done = _apply(params, decided)
     if args.json:
         print(json.dumps({"schema": 1, **done}, indent=2))
@@ -68,11 +69,11 @@ def apply(args: argparse.Namespace) -> int:
     return _exit_code(done["left"], decided)
 
 
-def _decided_before(args: argparse.Namespace, changes: Sequence[Change]) -> _Decided:
-    accepted = find(args.accept or (), changes)
+def _decided_before(args: argparse.Namespace, found: KnowledgeDiff) -> _Decided:
+    accepted = find(args.accept or (), [*found["changes"], *found["declined"]])
     if args.yes:
-        accepted += [one for one in changes if one["kind"] == "text" and one["consent"] in _AGREED]
-    declined = {one["id"] for one in find(args.decline or (), changes)}
+        accepted += [one for one in found["changes"] if one["kind"] == "text" and one["consent"] in _AGREED]
+    declined = {one["id"] for one in find(args.decline or (), found["changes"])}
     return _Decided(
         [one for one in dict.fromkeys(one["id"] for one in accepted) if one not in declined], list(declined)
     )
@@ -126,6 +127,8 @@ def _tell(done: KnowledgeApplied, changes: Sequence[Change], terminal: Terminal)
     for one in done["declined"]:
         name = name_of(by_id[one]) if one in by_id else visible(one)
         print(f"declined for good: {name}")
+        if one in by_id:
+            print(f"  to take that back: {accepting(by_id[one])}")
     return bool(done["applied"] or done["declined"])
 
 
@@ -135,7 +138,7 @@ def _tell_left(left: Sequence[Change], decided: _Decided, terminal: Terminal, *,
     for line in (*_coming(others, decided, terminal), *_waiting(open_, terminal)):
         print(line)
     if is_all and not left:
-        print("\n".join(terminal.paragraph(NOTHING)))
+        print("\n".join(NOTHING))
 
 
 def _coming(changes: Iterable[Change], decided: _Decided, terminal: Terminal) -> Iterator[str]:
@@ -154,8 +157,7 @@ def _waiting(changes: Sequence[Change], terminal: Terminal) -> Iterator[str]:
     )
     for one in changes:
         yield from terminal.paragraph(f"{name_of(one)}: {visible(one['text'])}", first="! ", indent="  ")
-        # Whole, however long: a command with a line break in it cannot be copied.
-        yield f"  → convergencectl knowledge apply --accept {visible(one['id'])}"
+        yield f"  → {accepting(one)}"
     yield from terminal.paragraph("what they are: convergencectl knowledge diff")
 
 

@@ -11,11 +11,11 @@ from convergenced.wording import plural
 from .words import file_name, marks_in, scope_name, visible
 
 if TYPE_CHECKING:
-    from convergenced.control.knowledge_answers import Change
+    from convergenced.control.knowledge_answers import Change, KnowledgeDiff
 
     from ..render import Terminal
 
-NOTHING = "nothing to apply: what is here is what all machines know together"
+NOTHING = ("nothing to apply; how it stands:", "  → convergencectl knowledge status")
 SHORTEST = 8
 """Characters of a change's id that name it, at least."""
 
@@ -32,14 +32,24 @@ def name_of(change: Change) -> str:
     return f"{file_name(change['local'])}, +{change['added']} -{change['removed']}"
 
 
-def lines(changes: Sequence[Change], terminal: Terminal) -> Iterator[str]:
-    """All changes."""
-    if not changes:
-        yield from terminal.paragraph(NOTHING)
-    for number, change in enumerate(changes):
+def lines(found: KnowledgeDiff, terminal: Terminal) -> Iterator[str]:
+    """All changes, then those that somebody declined."""
+    if not found["changes"]:
+        yield from NOTHING
+    for number, change in enumerate(found["changes"]):
         if number:
             yield ""
         yield from one_change(change, terminal)
+    if found["declined"]:
+        yield from ("", "you declined, and may still accept:")
+    for change in found["declined"]:
+        yield from terminal.paragraph(name_of(change), first="· ", indent="  ")
+        yield f"  → {accepting(change)}"
+
+
+def accepting(change: Change) -> str:
+    """The command that agrees to a change. It is whole, however long: it may be copied."""
+    return f"convergencectl knowledge apply --accept {visible(change['id'])}"
 
 
 def one_change(change: Change, terminal: Terminal) -> Iterator[str]:

@@ -181,6 +181,8 @@ def _needs(status: KnowledgeStatus, terminal: Terminal) -> Iterator[str]:
     for one in documents:
         if one["state"] in _TOLD:
             yield from terminal.paragraph(f"{_where(one)}: {visible(one['text'])}", first="· ", indent="  ")
+    if any(one["state"] == "declined" for one in documents):
+        yield "  what that is: convergencectl knowledge diff"
 
 
 def _rejected(scope: Scope, terminal: Terminal) -> Iterator[str]:

@@ -394,8 +394,11 @@ def test_what_is_declined_is_not_shown_again(desk: Desk) -> None:
     hook = desk.consolidate_hook()
     done = desk.ask("apply", decline=[hook])
     assert (done["applied"], done["declined"], done["left"]) == ([], [hook], [])
-    assert desk.ask("diff")["changes"] == []
+    found = desk.ask("diff")
+    assert (found["changes"], [one["id"] for one in found["declined"]]) == ([], [hook])
     assert "hooks" not in (desk.config / "settings.json").read_text()
+    assert desk.ask("apply", accept=[hook])["applied"] == [str(desk.config / "settings.json")]
+    assert desk.ask("diff") == {"changes": [], "declined": []}
 
 
 def test_a_change_that_is_none_any_more(desk: Desk) -> None:

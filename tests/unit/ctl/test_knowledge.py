@@ -31,7 +31,7 @@ COLOURED = Terminal(100, colour=True, interactive=True)
 @pytest.fixture
 def two_wait(stage: Stage) -> Stage:
     """A setting and a large text wait for a person."""
-    stage.answer("diff", answers.json({"changes": [SETTING, LARGE]}))
+    stage.answer("diff", answers.json({"changes": [SETTING, LARGE], "declined": []}))
     stage.answer("apply", answers.json(answers.applied(left=[SETTING, LARGE])))
     return stage
 
@@ -59,7 +59,7 @@ def test_every_action_says_which_documents_are_meant(
 ) -> None:
     stage.monkeypatch.chdir(tmp_path)
     stage.answer("status", answers.json(answers.status()))
-    stage.answer("diff", answers.json({"changes": []}))
+    stage.answer("diff", answers.json({"changes": [], "declined": []}))
     stage.answer("push", answers.json(answers.pushed()))
     stage.answer("synthesize", answers.json(answers.synthesis([])))
     stage.answer("apply", answers.json(answers.applied()))
@@ -111,7 +111,7 @@ def test_what_only_reads_reads_the_store_without_a_daemon(stage: Stage) -> None:
 
     def diff(_where: object, _environ: object, params: object) -> object:
         asked.append(params)
-        return {"changes": [SETTING]}
+        return {"changes": [SETTING], "declined": []}
 
     stage.monkeypatch.setattr(offline_knowledge, "offline_knowledge_status", status)
     stage.monkeypatch.setattr(offline_knowledge, "offline_knowledge_diff", diff)
@@ -200,10 +200,10 @@ def test_a_project_that_is_called_global_is_not_taken_for_it(stage: Stage) -> No
 
 
 def test_differences_for_programs(stage: Stage) -> None:
-    stage.answer("diff", answers.json({"changes": [LARGE]}))
+    stage.answer("diff", answers.json({"changes": [LARGE], "declined": []}))
     ran = stage.run("diff", "--json")
     assert ran.code == 5
-    assert json.loads(ran.out) == {"schema": 1, "changes": [LARGE]}
+    assert json.loads(ran.out) == {"schema": 1, "changes": [LARGE], "declined": []}
 
 
 def test_lines_that_come_and_go_are_coloured() -> None:
@@ -253,7 +253,7 @@ def test_no_text_from_outside_moves_the_cursor(stage: Stage) -> None:
     done = answers.applied(applied=[f"/{evil}"], backups=[evil], declined=[evil], left=[change])
     scaffolded = answers.scaffolded(peer=evil, file=evil, commit=evil, next=[evil])
     stage.answer("status", answers.json(found))
-    stage.answer("diff", answers.json({"changes": [change]}))
+    stage.answer("diff", answers.json({"changes": [change], "declined": []}))
     stage.answer("apply", answers.json(done))
     stage.answer("push", answers.json(answers.pushed(documents=[evil], peers=[evil], left_out=[evil])))
     stage.answer(
@@ -311,7 +311,9 @@ def test_yes_agrees_to_texts_and_never_to_settings_or_further_files(stage: Stage
     others = [answers.setting(f"setting-{why}", consent=why) for why in ("large", "removed", "runs")]
     removed = answers.text_change("removed", consent="removed", text="you removed it")
     others.append(answers.text_change("reads", consent="reads", text="has Claude Code read x.md"))
-    stage.answer("diff", answers.json({"changes": [*others, LARGE, removed, answers.text_change()]}))
+    stage.answer(
+        "diff", answers.json({"changes": [*others, LARGE, removed, answers.text_change()], "declined": []})
+    )
     stage.answer("apply", answers.json(answers.applied(left=others)))
     ran = stage.run("apply", "--yes", typed=Typed("y\n", "y\n", "y\n"))
     assert ran.code == 5
@@ -325,7 +327,26 @@ def test_a_setting_is_accepted_by_its_id_and_a_text_declined_by_its(two_wait: St
     ran = two_wait.run("apply", "--accept", SETTING["id"][:8], "--decline", LARGE["id"])
     assert ran.code == 0
     assert decisions(two_wait) == [([SETTING["id"]], [LARGE["id"]])]
-    assert ran.out == "applied ~/.claude/settings.json\ndeclined for good: ~/.claude/CLAUDE.md, +40 -38\n"
+    assert ran.out == (
+        "applied ~/.claude/settings.json\n"
+        "declined for good: ~/.claude/CLAUDE.md, +40 -38\n"
+        f"  to take that back: convergencectl knowledge apply --accept {LARGE['id']}\n"
+    )
+
+
+def test_what_was_declined_is_told_apart_and_may_be_accepted_still(stage: Stage) -> None:
+    stage.answer("diff", answers.json({"changes": [], "declined": [SETTING]}))
+    stage.answer("apply", answers.json(answers.applied(applied=[answers.SETTINGS_FILE])))
+    ran = stage.run("diff")
+    assert ran.code == 0
+    assert ran.out.endswith(
+        "you declined, and may still accept:\n"
+        "· hooks.Stop in ~/.claude/settings.json\n"
+        f"  → convergencectl knowledge apply --accept {SETTING['id']}\n"
+    )
+    assert stage.run("apply", "--yes", "--accept", SETTING["id"]).out == "applied ~/.claude/settings.json\n"
+    stage.run("apply", "--yes")
+    assert decisions(stage) == [([SETTING["id"]], []), ([], [])]
 
 
 def test_a_no_outweighs_a_yes(two_wait: Stage) -> None:
@@ -343,7 +364,7 @@ def test_an_id_that_names_not_exactly_one_change_changes_nothing(
     stage: Stage, option: str, wrong: str
 ) -> None:
     same = [answers.setting(f"same-same-{n}") for n in range(2)]
-    stage.answer("diff", answers.json({"changes": [SETTING, LARGE, *same]}))
+    stage.answer("diff", answers.json({"changes": [SETTING, LARGE, *same], "declined": []}))
     ran = stage.run("apply", option, wrong)
     assert ran.code == 2
     assert "knowledge diff" in ran.err
@@ -360,9 +381,11 @@ def test_each_change_is_asked_for_texts_first(two_wait: Stage) -> None:
     assert ran.code == 0
     assert decisions(two_wait) == [([], []), ([LARGE["id"]], [SETTING["id"]])]
     assert ran.out.index("+make größe -j4") < ran.out.index('{"command": "make check"}')
-    assert ran.err.startswith("1 of 2: apply this? [y]es, [n]o not now, [d]ecline for good, [q]uit: 2 of 2")
+    assert ran.err.startswith("1 of 2: apply this? [y]es, [n]o for now, [d]ecline for good, [q]uit: 2 of 2")
     assert ran.out.endswith(
-        "applied ~/.claude/CLAUDE.md\ndeclined for good: hooks.Stop in ~/.claude/settings.json\n"
+        "applied ~/.claude/CLAUDE.md\n"
+        "declined for good: hooks.Stop in ~/.claude/settings.json\n"
+        f"  to take that back: convergencectl knowledge apply --accept {SETTING['id']}\n"
     )
 
 
@@ -419,11 +442,11 @@ def test_programs_are_not_asked(two_wait: Stage) -> None:
 
 
 def test_nothing_to_apply_is_said(stage: Stage) -> None:
-    stage.answer("diff", answers.json({"changes": []}))
+    stage.answer("diff", answers.json({"changes": [], "declined": []}))
     stage.answer("apply", answers.json(answers.applied()))
     ran = stage.run("apply", typed=Typed())
     assert ran.code == 0
-    assert ran.out == "nothing to apply: what is here is what all machines know together\n"
+    assert ran.out == "nothing to apply; how it stands:\n  → convergencectl knowledge status\n"
 
 
 # -- push and synthesize
@@ -773,7 +796,7 @@ def test_the_tab_key_knows_the_words(stage: Stage) -> None:
     def offered(*words: str) -> list[str]:
         return [one.word for one in candidates(["knowledge", *words])]
 
-    stage.answer("diff", answers.json({"changes": [SETTING, LARGE]}))
+    stage.answer("diff", answers.json({"changes": [SETTING, LARGE], "declined": []}))
     assert offered("") == [
         "enable",
         "disable",

@@ -117,12 +117,14 @@ def _off(on: Stage) -> list[str]:
 
 def _diff(on: Stage) -> list[str]:
     change = answers.large(held="Claude Code runs (pid 4242)", marks=["line 12: CONFLICT: tabs or 4 spaces"])
-    on.answer("diff", answers.json({"changes": [answers.text_change(), change, answers.setting()]}))
+    on.answer(
+        "diff", answers.json({"changes": [answers.text_change(), change, answers.setting()], "declined": []})
+    )
     return ["diff"]
 
 
 def _no_diff(on: Stage) -> list[str]:
-    on.answer("diff", answers.json({"changes": []}))
+    on.answer("diff", answers.json({"changes": [], "declined": []}))
     return ["diff"]
 
 
@@ -135,7 +137,7 @@ def _apply(on: Stage) -> list[str]:
     held = answers.text_change(
         "77", local=f"{answers.HOME}/src/web/CLAUDE.md", held="Claude Code runs (pid 4242)"
     )
-    on.answer("diff", answers.json({"changes": [*changes, held]}))
+    on.answer("diff", answers.json({"changes": [*changes, held], "declined": []}))
     backup = f"{answers.HOME}/.local/state/convergence/backups/knowledge/20310504T120500.000000Z/CLAUDE.md"
     on.answer(
         "apply",

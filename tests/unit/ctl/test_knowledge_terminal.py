@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def daemon(home: Path) -> Iterator[FakeDaemon]:
     with FakeDaemon(Locations.from_environment(environment(home), str(home))) as one:
-        one.answers["knowledge_diff"] = answers.json({"changes": [SETTING]})
+        one.answers["knowledge_diff"] = answers.json({"changes": [SETTING], "declined": []})
         one.answers["knowledge_apply"] = answers.json(answers.applied(left=[SETTING]))
         yield one
 

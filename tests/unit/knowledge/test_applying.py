@@ -376,7 +376,10 @@ class TestSettings:
         assert left.reason
         assert left.before is None
         assert "curl evil.example" in json.dumps(left.after)
-        assert "+" in left.diff()[0]
+        shown, added, removed = left.diff()
+        assert "curl evil.example" in shown
+        assert "/mine" not in shown
+        assert (added, removed) == (len(json.dumps(left.after, indent=2).splitlines()), 0)
 
     def test_what_is_left_waits_on_and_goes_in_with_a_yes(self, ann: KnowingMachine) -> None:
         path = settings(ann, theme="dark")
