@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -147,6 +150,39 @@ def test_a_merge_with_many_inventions_is_rejected_and_the_old_text_stands(tmp_pa
         for machine in both:
             assert read(machine.claude_md) == machine.of_home(UNION)
             assert machine.told("knowledge", "status")["scopes"][0]["rejected"] == []
+
+
+def test_two_that_merge_at_once_end_with_one_text(tmp_path: Path) -> None:
+    at_once, turns = threading.Barrier(2), count(1)
+
+    def script(asked: Asked) -> Reply:
+        if asked.is_critic:
+            return Says({"claims": []})
+        turn = next(turns)
+        if turn <= 2:
+            at_once.wait(60)
+        return Says({"document": canonical(UNION) + f"\n## Answer\n\n{turn}.\n", "contradictions": []})
+
+    with (
+        MessagesApi(script) as api,
+        machines(tmp_path, "desktop", "laptop", extra=api.environ, provider="anthropic") as both,
+    ):
+        write(both[0].claude_md, both[0].of_home(DESKTOP))
+        write(both[1].claude_md, both[1].of_home(LAPTOP))
+        start(*both)
+        settle(*both)
+        with ThreadPoolExecutor() as pool:
+            made = [one["outcome"] for (one,) in pool.map(Knower.synthesize, both)]
+        assert made == ["merged", "merged"]
+        assert claimed(api).count(False) == 2
+        settle(*both)
+        both[0].synthesize()  # what gave way is no edit that may be lost: it may be merged once more
+        settle(*both)
+        one, other = (read(machine.claude_md) for machine in both)
+        assert one is not None
+        assert other == one.replace(str(both[0].home), str(both[1].home))
+        assert "## Answer" in one
+        assert [machine.synthesize() for machine in both] == [[], []]
 
 
 def test_a_model_changes_its_document_alone_and_sees_no_secret(tmp_path: Path) -> None:
