@@ -152,21 +152,21 @@ class Snapshots:
         self._settled = (screened, tip)
         return self._report
 
-    def _has_twin(self, said: MachineKnowledge | None, tip: Oid | None) -> bool:
+    def _has_twin(self, said: MachineKnowledge, tip: Oid | None) -> bool:
         """Whether another machine writes what is ours: both would do so again and again."""
-        if said is not None and tip is not None:
+        if tip is not None:
             here = self._folder_at(tip)
             if here not in (said, self._left):
                 self._elsewhere.add(here.revision)
         return len(self._elsewhere) > MAX_ELSEWHERE
 
-    def _said(self) -> MachineKnowledge | None:
-        """Our folder as we left it; None where that is not known."""
+    def _said(self) -> MachineKnowledge:
+        """Our folder as we left it; as if we had none where that is not known."""
         commit = self._parts.state.said(KNOWLEDGE_REF)
         try:
-            return None if commit is None else self._folder_at(Oid(commit))
+            return MachineKnowledge() if commit is None else self._folder_at(Oid(commit))
         except StoreError:
-            return None
+            return MachineKnowledge()
 
     def _folder_at(self, commit: Oid) -> MachineKnowledge:
         known, _ = knowledge_at(self._parts.store, commit)
@@ -244,7 +244,7 @@ class _Folder:
         seen: Mapping[Key, _Seen],
         screened: _Screened,
         fresh: Mapping[Key, LocalDocument],
-        said: MachineKnowledge | None,
+        said: MachineKnowledge,
     ) -> None:
         self._parts = parts
         self._said = said
@@ -309,7 +309,7 @@ class _Folder:
             documents[scope] = {}
         applied = {scope: dict(those) for scope, those in former.applied.items()}
         anew = {scope: dict(those) for scope, those in former.anew.items()}
-        is_odd = self._said is not None and self._said != former
+        is_odd = self._said != former
         due = frozenset(due_scopes(knowledge)) if is_odd else frozenset[Scope]()
         self._awaiting.clear()
         for place in self._places:
@@ -355,7 +355,7 @@ class _Folder:
     def _base(self, knowledge: Knowledge, place: Place) -> Oid | None:
         """What we had applied when we left our folder, where a synthesis can tell that it is that."""
         said, record = self._said, knowledge.records.get(place.scope, ScopeRecord())
-        base = None if said is None else said.applied.get(place.scope, {}).get(place.path)
+        base = said.applied.get(place.scope, {}).get(place.path)
         current = knowledge.consolidated.get(place.scope, {}).get(place.path)
         used = {} if record.written is None else record.written.inputs.get(self._parts.machine.id, {})
         last = used.get(place.path)

@@ -160,6 +160,7 @@ class Story:
             dict(saved.store.objects),
             dict(saved.store.ref_targets),
         )
+        machine.parts.state.forget_project(KNOWLEDGE_REF)
         if saved.said is not None:
             machine.parts.state.note_said(KNOWLEDGE_REF, saved.said)
         machine.snapshots = Snapshots(machine.parts)
@@ -195,6 +196,7 @@ GOES_ON = [(1, "exchange", 0), (0, "exchange", 0), (0, "apply", 0), (0, "exchang
 
 
 @given(TURNS)
+@example([(0, "save", 0), (0, "edit", 0), (0, "look", 0), (0, "exchange", 0), (0, "restore", 0)])
 @example([*UNMERGED, (1, "exchange", 0), (1, "merge", 0), (1, "exchange", 0), (0, "restore", 0)])
 @example([*UNMERGED, (0, "restore", 0), (0, "exchange", 0), (0, "look", 0), (0, "edit", 1), (0, "look", 0)])
 @example([*FROM_A_BACKUP, *LATER, *GOES_ON, (0, "restore", 0)])
