@@ -139,13 +139,17 @@ def _text(pattern: str) -> Shape:
     return lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None
 
 
+_SPACED = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f\u0590-\u06ff"
+"""Letters of scripts with spaces between words."""
+
 _HARMLESS: Mapping[str, Shape] = {
     "$schema": _one_of("https://json.schemastore.org/claude-code-settings.json"),
     "autoScrollEnabled": _truth,
     "editorMode": _one_of("normal", "vim"),
     "emojiCompletionEnabled": _truth,
-    # It becomes part of an instruction to the model: one word cannot be another instruction.
-    "language": _text(r"[^\W\d_]{2,20}(?:-[^\W\d_]{2,20})?"),
+    # It becomes part of an instruction to the model: one word cannot be another instruction. Scripts without
+    # spaces say a sentence in as many letters as others a word.
+    "language": _text(rf"[{_SPACED}]{{2,20}}(?:-[{_SPACED}]{{2,20}})?|[^\W\d_]{{2,5}}"),
     "maxProseWidth": _whole(40, 1000),
     # Only those that come with the client: any other name is that of a file with instructions.
     "outputStyle": _one_of("default", "Explanatory", "Learning"),
