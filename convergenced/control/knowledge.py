@@ -57,11 +57,11 @@ class KnowledgeMethods:
     def _status(self, params: dict[str, Json], reply: Reply) -> None:
         only, librarian = self._meant(params), self._librarian
         settings, machine = self._engine.settings, self._engine.desk.parts.machine
-        waiting = waiting_of(librarian)
+        waiting, trouble = waiting_of(librarian), librarian.troubles()
 
         def done(found: Look) -> None:
             look = found if librarian.last is None else found.beside(librarian.last)
-            reply.result(cast("Json", format_status(look, settings, machine, only, waiting)))
+            reply.result(cast("Json", format_status(look, settings, machine, only, waiting, trouble)))
 
         if not librarian.is_on:
             reply.result(cast("Json", format_status(None, settings, machine, only, waiting)))

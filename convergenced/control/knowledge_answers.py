@@ -48,6 +48,14 @@ class Scope(TypedDict):
     documents: list[Document]
 
 
+class Trouble(TypedDict):
+    """What is not as it should be: a provider that fails, a file that can take no part."""
+
+    text: str
+    hint: str
+    """What a person can do about it."""
+
+
 class KnowledgeStatus(TypedDict):
     """The answer to `knowledge_status`, parameters: `scope` (None: all)."""
 
@@ -58,7 +66,8 @@ class KnowledgeStatus(TypedDict):
     machine: str
     scopes: list[Scope]
     waiting: list[str]
-    """Why nothing happens just now, in words (Claude Code runs, a provider fails …)."""
+    """Why nothing happens just now, or what does, in words (Claude Code runs, a synthesis is under way …)."""
+    trouble: list[Trouble]
     secrets: list[str]
     """Documents with apparent secrets, in words: what goes to no model, or is not shared at all."""
 

@@ -20,6 +20,7 @@ from convergenced.merge.contributions import contributions
 from convergenced.merge.knowledge import GLOBAL, Knowledge, Scope, ScopeRecord, project_scope
 from convergenced.merge.marks import Mark
 from convergenced.model import MachineId, ProjectId
+from convergenced.sync.board import Attention
 from convergenced.sync.replica import Machine, Replica
 
 Only = frozenset[Scope] | None
@@ -56,12 +57,23 @@ def is_meant(name: str, only: Only) -> bool:
 
 
 def format_status(
-    look: Look | None, settings: Settings, machine: Machine, only: Only, waiting: Iterable[str]
+    look: Look | None,
+    settings: Settings,
+    machine: Machine,
+    only: Only,
+    waiting: Iterable[str],
+    trouble: Iterable[Attention] = (),
 ) -> answers.KnowledgeStatus:
-    """The answer to `knowledge_status`; `look` is None while nothing is shared."""
+    """The answer to `knowledge_status`; `look` is None while nothing is shared.
+
+    `trouble` is what keeps it from going on, beside what the look set aside.
+    """
     shared = settings.knowledge
     scopes = [] if look is None else [_scope(look, scope) for scope in _scopes(look, only)]
     secrets = () if look is None else look.secrets
+    troubles = [(one.text, one.fix) for one in trouble]
+    refusals = () if look is None else look.refusals
+    refused = [(f"{one.where} {one.reason}", one.remedy) for one in refusals if is_meant(one.where, only)]
     return {
         "enabled": shared.enabled,
         "provider": shared.provider,
@@ -70,13 +82,18 @@ def format_status(
         "machine": machine.name,
         "scopes": scopes,
         "waiting": list(waiting),
+        "trouble": [_trouble(*one) for one in (*troubles, *refused)],
         "secrets": [text for text in secrets if is_meant(text, only)],
     }
 
 
+def _trouble(text: str, hint: str) -> answers.Trouble:
+    return {"text": text, "hint": hint}
+
+
 def waiting_of(librarian: Librarian) -> list[str]:
     """Why nothing happens just now, or what does, in words."""
-    found = [f"{one.text}{f' ({one.hint})' if one.hint else ''}" for one in librarian.trouble.values()]
+    found = []
     if librarian.synthesizing is not None:
         found.append(f"a synthesis is under way: {librarian.synthesizing}")
     if librarian.composing is not None:
@@ -84,8 +101,6 @@ def waiting_of(librarian: Librarian) -> list[str]:
     last = librarian.last
     if last is not None and last.held:
         found.append(last.held)
-    if last is not None:
-        found += [f"{one.where} {one.reason}" for one in last.refusals]
     return found
 
 

@@ -473,13 +473,17 @@ class Librarian:
         """What needs a person (see `Companion`)."""
         if not self.is_on:
             return []
-        found = [Attention(KIND, None, f"knowledge: {one.text}", one.hint) for one in self.trouble.values()]
+        return self.troubles("knowledge: ") + self._attention
+
+    def troubles(self, prefix: str = "") -> list[Attention]:
+        """What keeps shared knowledge from going on; `prefix` leads what does not say what it is of."""
+        found = [Attention(KIND, None, f"{prefix}{one.text}", one.hint) for one in self.trouble.values()]
         if self._mender.trouble is not None:
             found.insert(0, self._mender.trouble)
         for name, report in self.peers.items():
             if report.error is not None and name in self._desk.board.peers:
                 found.append(Attention(KIND, None, report.error.summary, report.error.hint))
-        return found + self._attention
+        return found
 
 
 @dataclass(frozen=True, slots=True)

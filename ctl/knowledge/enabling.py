@@ -86,6 +86,8 @@ def _enabled(knowledge: KnowledgeSettings) -> Iterator[str]:
     if knowledge.provider in {"github", "gitlab"}:
         command = f"convergencectl knowledge scaffold {knowledge.provider}"
         yield f"what merges there is written with:\n  → {command}"
+    elif knowledge.provider != "none":
+        yield "whether it can merge here:\n  → convergencectl doctor"
     yield "how it goes:\n  → convergencectl knowledge status"
 
 
@@ -116,8 +118,10 @@ def _terms(settings: Settings) -> Iterator[str]:
     carried = "" if tracked else " What a git repository carries is left to that."
     yield f"Of settings.json, what belongs to one machine alone stays there.{carried}"
     names = ", ".join(f"{one.name} ({clean(redact_url(one.url))})" for one in settings.peers)
-    yield f"With: {names}, and your machines that exchange with them." if names else ALONE
-    yield f"{where_text_goes(settings.knowledge)} Apparent secrets never go to a model."
+    them = "it" if len(settings.peers) == 1 else "them"
+    yield f"With: {names}, and your machines that exchange with {them}." if names else ALONE
+    kept = "" if settings.knowledge.provider == "none" else " Apparent secrets never go to a model."
+    yield f"{where_text_goes(settings.knowledge)}{kept}"
     yield (
         "What your other machines wrote is applied here while no Claude Code runs, after a backup; a setting "
         "that runs something or widens a permission only after you said yes to that very change."
@@ -139,4 +143,6 @@ def _found(settings: Settings) -> tuple[list[str], int]:
         return [*found], notes
     from convergenced.machine.tracked import is_tracked  # with pygit2
 
-    return [one for one in found if not is_tracked(one)], notes
+    return [
+        one for one in found if not is_tracked(one) and not is_tracked(LocalPath(os.path.realpath(one)))
+    ], notes

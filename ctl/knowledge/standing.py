@@ -41,7 +41,7 @@ def exit_code(status: KnowledgeStatus) -> int:
     """5 where something needs a person, else 0."""
     if not status["enabled"]:
         return 0
-    settled = not status["secrets"] and not any(one["rejected"] for one in status["scopes"])
+    settled = not (status["secrets"] or status["trouble"] or any(one["rejected"] for one in status["scopes"]))
     well = settled and not any(one["state"] in _FOR_A_PERSON or one["marks"] for one in _documents(status))
     return 0 if well else AttentionError.exit_code
 
@@ -71,6 +71,8 @@ def verdict(status: KnowledgeStatus) -> str:
     """How things are in one line, the gravest first."""
     documents = _documents(status)
     clauses = [_rejection(one) for one in status["scopes"] if one["rejected"]]
+    if status["trouble"]:
+        clauses.append(plural(len(status["trouble"]), "trouble"))
     clauses += [visible(one) for one in status["waiting"]]
     if count := sum(one["state"] in _FOR_A_PERSON for one in documents):
         clauses.append("1 document waits for you" if count == 1 else f"{count} documents wait for you")
@@ -160,6 +162,10 @@ def _state_of(scope: Scope) -> str:
 
 def _needs(status: KnowledgeStatus, terminal: Terminal) -> Iterator[str]:
     """What a person has to do, each with what settles it; then what comes right by itself."""
+    for trouble in status["trouble"]:
+        yield from terminal.paragraph(visible(trouble["text"]), first="! ", indent="  ")
+        if trouble["hint"]:
+            yield f"  → {visible(trouble['hint'])}"
     documents = _documents(status)
     persons = [one for one in documents if one["state"] in _FOR_A_PERSON]
     for one in persons:

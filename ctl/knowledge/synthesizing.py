@@ -73,7 +73,12 @@ def synthesize(args: argparse.Namespace) -> int:
     limit = None if slow and args.timeout is None else (args.timeout or CALL_TIMEOUT) + GRACE
     with connect() as daemon:
         what = "looking" if args.dry_run else "synthesizing"
-        answer = call_at_length(daemon, "knowledge_synthesize", params, what, limit)
+        try:
+            answer = call_at_length(daemon, "knowledge_synthesize", params, what, limit)
+        except KeyboardInterrupt:
+            if not args.dry_run:
+                print("\nit goes on by itself; see: convergencectl knowledge status", file=sys.stderr)
+            raise
     found = cast("KnowledgeSynthesis", answer)
     if args.json:
         print(json.dumps({"schema": 1, **found}, indent=2))
@@ -140,5 +145,9 @@ def _outcome(one: Synthesized, terminal: Terminal) -> Iterator[str]:
     first, *more = terminal.paragraph(text, first="  ", indent="    ")
     yield terminal.style(mark, colour) + first[1:]
     yield from more
+    is_rejected = one["outcome"] == "rejected"
     for line in one["marks"]:
-        yield from terminal.paragraph(f"to settle: {visible(line)}", first="    ", indent="      ")
+        if is_rejected:
+            yield from terminal.paragraph(visible(line), first="    - ", indent="      ")
+        else:
+            yield from terminal.paragraph(f"to settle: {visible(line)}", first="    ", indent="      ")

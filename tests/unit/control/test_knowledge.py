@@ -368,7 +368,7 @@ def test_what_broke_is_told_to_who_waits(tmp_path: Path) -> None:
     error = desk.refused("synthesize", wait=True)
     assert "no peer is on GitHub" in error.summary
     assert error.exit_code == PeerError.exit_code
-    assert desk.ask("status")["waiting"] == [f"{error.summary} ({error.hint})"]
+    assert desk.ask("status")["trouble"] == [{"text": error.summary, "hint": error.hint}]
 
 
 # -- apply

@@ -67,6 +67,7 @@ def status(*scopes: Scope, **more: object) -> KnowledgeStatus:
         "machine": "desktop",
         "scopes": list(scopes),
         "waiting": [],
+        "trouble": [],
         "secrets": [],
     }
     return cast("KnowledgeStatus", found | more)

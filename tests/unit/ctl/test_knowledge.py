@@ -14,6 +14,7 @@ from convergenced.control.protocol import Json
 from convergenced.errors import TimedOutError, UsageError
 from convergenced.knowledge.provider import ProviderError
 from ctl import progress
+from ctl.client import Connection
 from ctl.completion import candidates
 from ctl.knowledge.differences import diff_lines, one_change
 from ctl.knowledge.words import visible
@@ -139,6 +140,7 @@ def test_what_only_reads_reads_the_store_without_a_daemon(stage: Stage) -> None:
         (answers.status(answers.scope("global", answers.document(marks=["line 1: CONFLICT: x"]))), 5),
         (answers.status(answers.scope("global", rejected=["x"])), 5),
         (answers.status(secrets=["x"]), 5),
+        (answers.status(trouble=[{"text": "x", "hint": ""}]), 5),
         (answers.status(secrets=["x"], enabled=False), 0),
     ],
 )
@@ -239,7 +241,14 @@ def test_no_text_from_outside_moves_the_cursor(stage: Stage) -> None:
         synthesized="\x1b[2J",
         model=evil,
     )
-    found = answers.status(rejected, waiting=[evil], secrets=[evil], machine=evil, synthesizer=evil)
+    found = answers.status(
+        rejected,
+        waiting=[evil],
+        trouble=[{"text": evil, "hint": evil}],
+        secrets=[evil],
+        machine=evil,
+        synthesizer=evil,
+    )
     change = answers.setting(
         evil,
         diff=f"+{evil}\n",
@@ -490,6 +499,18 @@ def test_the_exit_code_of_a_synthesis_is_that_of_the_gravest(
     assert json.loads(ran.out) == {"schema": 1, "provider": "anthropic", "planned": [], "done": done}
 
 
+def test_who_interrupts_the_wait_is_told_that_it_goes_on(stage: Stage) -> None:
+    def interrupted(*_: object, **__: object) -> Json:
+        raise KeyboardInterrupt
+
+    stage.monkeypatch.setattr(Connection, "call", interrupted)
+    ran = stage.run("synthesize", "--wait")
+    assert (ran.code, ran.out) == (130, "")
+    assert "it goes on by itself; see: convergencectl knowledge status\n" in ran.err
+    ran = stage.run("synthesize", "--dry-run")
+    assert (ran.code, "goes on" in ran.err) == (130, False)
+
+
 def test_a_plan_of_nothing(stage: Stage) -> None:
     stage.answer("synthesize", answers.json(answers.synthesis([])))
     ran = stage.run("synthesize", "--dry-run")
@@ -581,7 +602,7 @@ Of settings.json, what belongs to one machine alone stays
 there. What a git repository carries is left to that.
 
 With: hub (https://***@example.com/context.git), and your
-machines that exchange with them.
+machines that exchange with it.
 
 Where several machines changed one document differently, its
 text goes to Anthropic's API, on the key that is found on
@@ -593,6 +614,8 @@ Claude Code runs, after a backup; a setting that runs
 something or widens a permission only after you said yes to
 that very change.
 CLAUDE.md and settings are shared from now on
+whether it can merge here:
+  → convergencectl doctor
 how it goes:
   → convergencectl knowledge status
 """
@@ -656,6 +679,20 @@ def test_a_wrong_value_changes_nothing(stage: Stage, wrong: list[str]) -> None:
     ran = stage.run("enable", "--yes", *wrong)
     assert (ran.code, ran.out) == (2, "")
     assert not Path(stage.locations.config_file).exists()
+
+
+def test_a_link_to_what_git_carries_is_not_listed(stage: Stage, tmp_path: Path) -> None:
+    root, dotfiles = tmp_path / "code", tmp_path / "dotfiles"
+    root.mkdir()
+    dotfiles.mkdir()
+    (dotfiles / "CLAUDE.md").touch()
+    (root / "CLAUDE.md").symlink_to(dotfiles / "CLAUDE.md")
+    stage.daemon.status["projects"][0]["root"] = str(root)
+    repository = pygit2.init_repository(str(dotfiles))
+    assert f"  {root}/CLAUDE.md\n" in stage.run("enable", typed=Typed("n\n")).out
+    repository.index.add("CLAUDE.md")
+    repository.index.write()
+    assert f"{root}/CLAUDE.md" not in stage.run("enable", typed=Typed("n\n")).out
 
 
 @pytest.mark.parametrize("tracked_files", [True, False])

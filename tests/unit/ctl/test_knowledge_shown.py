@@ -14,6 +14,7 @@ from tests.unit.ctl.knowledge_stage import Stage, stage
 __all__ = ["stage"]
 
 GOLDEN = Path(__file__).with_name("knowledge_shown.txt")
+CLAIMS = ["tests need Docker", "deploys on Fridays", "Ann owns it", "port 81"]
 WHOLE = ("  → ", "  1. ", "  as it was before: ")
 """How lines begin that are never broken: what holds commands, addresses and paths to copy."""
 
@@ -57,7 +58,7 @@ def _needing(on: Stage) -> list[str]:
                         "held", "Claude Code runs (pid 4242)", marks=["line 3: CONFLICT: port 80 or 8080"]
                     ),
                     due=True,
-                    rejected=["tests need Docker", "deploys on Fridays", "Ann owns it", "port 81"],
+                    rejected=CLAIMS,
                 ),
                 answers.scope(
                     "projects/web",
@@ -69,7 +70,11 @@ def _needing(on: Stage) -> list[str]:
                     synthesized=None,
                     by=None,
                 ),
-                waiting=["synthesis fails since 11:02: no key for Anthropic's API"],
+                waiting=["Claude Code runs in /src (pid 4242)"],
+                trouble=[
+                    {"text": "the Messages API refused the key", "hint": "set ANTHROPIC_API_KEY"},
+                    {"text": "global/CLAUDE.md is a symbolic link to x, where nothing is", "hint": ""},
+                ],
                 secrets=["größe: CLAUDE.md line 8: an AWS key (3f9c0a12bd44) goes to no model"],
                 provider="claude",
                 model="model-5",
@@ -167,7 +172,8 @@ def _outcomes(on: Stage) -> list[str]:
     rejected = answers.synthesized(
         "projects/größe",
         "rejected",
-        text="4 claims that nobody made: tests need Docker; deploys on Fridays; Ann owns it; port 81",
+        text="4 claims that no machine made, and no more than 3 are taken",
+        marks=[f"CLAUDE.md: {claim}" for claim in CLAIMS],
     )
     on.answer(
         "synthesize",
