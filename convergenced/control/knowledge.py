@@ -135,7 +135,7 @@ class KnowledgeMethods:
             library = self._librarian.library
             self._engine.desk.submit(
                 LANE,
-                lambda: library.plan_synthesis(settings, only, again=again),
+                lambda: library.runs.plan(settings, only, again=again),
                 lambda planned: reply.result(
                     {
                         "provider": provider,

@@ -392,7 +392,7 @@ class Librarian:
 
         desk.submit(
             SYNTHESIS_LANE,
-            lambda: self.library.synthesize(settings, only, again=again, stop=self.stopping, tell=tell),
+            lambda: self.library.runs.run(settings, only, again=again, stop=self.stopping, tell=tell),
             ended,
             broke,
         )

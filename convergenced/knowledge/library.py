@@ -1,53 +1,37 @@
-"""What the librarian has done by workers: looks at this machine's documents, and syntheses.
+"""What the librarian has done by workers: looks at this machine's documents, and what goes with them.
 
 Owns the order of the work. A look takes a snapshot, plans, writes what may be written, and takes in at once
-what it wrote; a synthesis gathers, has the merging done, and records what came of it. Everything here blocks;
-looks are made by one thread at a time, and so are syntheses.
+what it wrote. Everything here blocks, and is done by one thread at a time; syntheses (`runs`) by another.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from convergenced.errors import ConvergenceError
 from convergenced.knowledge.applying import AppliedReport, apply_changes
-from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge, knowledge_at
+from convergenced.knowledge.branch import KNOWLEDGE_REF, knowledge_at
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.mending import mend_branch, take_up
 from convergenced.knowledge.moves import move_scope
 from convergenced.knowledge.places import Place, PlaceFinder, sweep_places
-from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.providers.ci import Forge, choose_hub, open_runner
+from convergenced.knowledge.runs import Runs
 from convergenced.knowledge.snapshot import Snapshots
 from convergenced.knowledge.standing import Said, plan_changes
-from convergenced.knowledge.synthesis import ScopeResult, gather, record
-from convergenced.knowledge.worker import ScopePlan, plan_work, run_worker
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.decisions import Decisions
 from convergenced.machine.settings_schema import Settings
 from convergenced.machine.watch_files import FileHints
-from convergenced.merge.contributions import contributions, due_scopes, inputs_of
-from convergenced.merge.knowledge import Knowledge, Scope
+from convergenced.merge.contributions import due_scopes
 from convergenced.model import LocalPath, ProjectId, Refusal
 from convergenced.ports import Files, Peer
-from convergenced.store.branch import peer_ref
 from convergenced.sync.healing import Outcome
 from convergenced.sync.replica import Parts, Replica
-from convergenced.sync.screening import salt_of
 from convergenced.sync.tips import ref_of
 
 log = logging.getLogger(__name__)
-
-REMOTE = ("github", "gitlab")
-"""Providers that synthesize elsewhere, from what the hub has."""
-REMOTE_PATIENCE = 3600.0
-"""Seconds for which a run in a hub's CI is followed."""
-PUSHED_WITHIN = 120.0
-"""Seconds within which what this machine has must be at the hub, before a run is started there."""
-_LOOK = 0.2
 
 
 def open_decisions(state_dir: LocalPath) -> Decisions:
@@ -65,6 +49,7 @@ class Library:
         self._finder = PlaceFinder(parts.machine, config_dir)
         self.decisions = decisions
         self.environ = environ
+        self.runs = Runs(parts, environ)
         self._snapshots = Snapshots(parts)
         self._hints = FileHints()
         self._watched: frozenset[LocalPath] = frozenset()
@@ -191,90 +176,3 @@ class Library:
         """Ends that."""
         self._hints.stop()
         self._watched = frozenset()
-
-    # -- synthesis
-
-    def plan_synthesis(
-        self, settings: Settings, only: Sequence[Scope] | None, *, again: bool
-    ) -> list[tuple[ScopePlan, list[str], list[str]]]:
-        """What a synthesis would do, with documents and machines by name. Changes nothing, asks nobody."""
-        store = self.parts.store
-        knowledge, _ = knowledge_at(store, ref_of(store, KNOWLEDGE_REF))
-        planned = []
-        for scope in _chosen(knowledge, only, again=again):
-            (plan,) = plan_work([gather(store, knowledge, scope)], settings.knowledge, self.environ)
-            ours = contributions(knowledge, scope)
-            paths = dict.fromkeys(str(one.path) for one in ours)
-            machines = dict.fromkeys(knowledge.machines[one.machine].name or one.machine for one in ours)
-            planned.append((plan, list(paths), list(machines)))
-        return planned
-
-    def synthesize(
-        self,
-        settings: Settings,
-        only: Sequence[Scope] | None,
-        *,
-        again: bool,
-        stop: threading.Event,
-        tell: Callable[[str], None],
-    ) -> list[ScopeResult]:
-        """Synthesizes what is due, or has a hub do it. Raises `ProviderError` for what concerns all of it."""
-        if settings.knowledge.provider in REMOTE:
-            return self._synthesize_elsewhere(settings, only, again=again, stop=stop, tell=tell)
-        parts, store = self.parts, self.parts.store
-        knowledge, _ = knowledge_at(store, ref_of(store, KNOWLEDGE_REF))
-        scopes = _chosen(knowledge, only, again=again)
-        inputs = {scope: inputs_of(knowledge, scope) for scope in scopes}
-        results = run_worker(
-            [gather(store, knowledge, scope) for scope in scopes],
-            settings.knowledge,
-            self.environ,
-            allowed=parts.state.allowed(),
-            salt=salt_of(parts.machine.id),
-            stop=stop,
-            tell=tell,
-        )
-        at = int(parts.clock.now())
-
-        def change(former: Knowledge) -> Knowledge:
-            for result in results:
-                provider = settings.knowledge.provider
-                used = inputs[Scope(result.scope)]
-                former = record(store, former, result, used, provider, parts.machine.id, at)
-            return former
-
-        done = ", ".join(f"{result.scope} {result.outcome}" for result in results)
-        commit_knowledge(store, change, parts.machine.author, at, f"knowledge: {done}")
-        return results
-
-    def _synthesize_elsewhere(
-        self,
-        settings: Settings,
-        only: Sequence[Scope] | None,
-        *,
-        again: bool,
-        stop: threading.Event,
-        tell: Callable[[str], None],
-    ) -> list[ScopeResult]:
-        store = self.parts.store
-        knowledge, _ = knowledge_at(store, ref_of(store, KNOWLEDGE_REF))
-        scopes = _chosen(knowledge, only, again=again)
-        if not scopes:
-            return []
-        runner = open_runner(settings.knowledge, settings.peers, self.environ)
-        forge: Forge = "gitlab" if settings.knowledge.provider == "gitlab" else "github"
-        hub = choose_hub(forge, settings.knowledge, settings.peers).peer
-        tell(f"waits until {hub} has what is new")
-        for _ in range(int(PUSHED_WITHIN / _LOOK)):
-            if ref_of(store, peer_ref(hub, "knowledge")) == ref_of(store, KNOWLEDGE_REF):
-                break
-            if stop.wait(_LOOK):
-                return []
-        else:
-            raise ProviderError(f"{hub} does not have what is new here yet", "see: convergencectl status")
-        text = runner.run(stop, tell, REMOTE_PATIENCE)
-        return [ScopeResult(scope, "merged", text=text) for scope in scopes]
-
-
-def _chosen(knowledge: Knowledge, only: Sequence[Scope] | None, *, again: bool) -> list[Scope]:
-    return [scope for scope in due_scopes(knowledge, again=again) if only is None or scope in only]

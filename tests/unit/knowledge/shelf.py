@@ -45,6 +45,11 @@ class Shelf:
         self.stop: threading.Event | None = None
         self.watching: Callable[[LocalPath], None] | None = None
 
+    @property
+    def runs(self) -> Shelf:
+        """It runs syntheses, too."""
+        return self
+
     def look(self, settings: Settings, replicas: Sequence[Replica], wish: Wish) -> Look:
         self.looks.append(self._machine.clock.monotonic())
         self.wishes.append(wish)
@@ -59,7 +64,7 @@ class Shelf:
         knowledge, _ = knowledge_at(self._machine.store, tip)
         return self.changes(Look(tip, knowledge, Plan(()), (), due=tuple(due_scopes(knowledge))))
 
-    def synthesize(
+    def run(
         self,
         settings: Settings,
         only: Sequence[Scope] | None,

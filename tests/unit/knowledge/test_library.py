@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from convergenced import steps
-from convergenced.knowledge import library, worker
+from convergenced.knowledge import runs, worker
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge
 from convergenced.knowledge.librarian import KnowledgeBranch
 from convergenced.knowledge.library import Library, open_decisions
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.synthesis import ScopeResult
+from convergenced.knowledge.synthesis import ScopeResult, ScopeTask
 from convergenced.machine.settings_schema import BackupSettings, KnowledgeSettings, PeerSettings, Settings
 from convergenced.merge.contributions import digest_of_inputs, inputs_of, with_rejection
 from convergenced.merge.knowledge import GLOBAL, SETTINGS, Knowledge, Rejection, Scope
@@ -67,7 +68,7 @@ class Shop:
 
     def synthesize(self, stop: threading.Event | None = None, *, again: bool = False) -> list[ScopeResult]:
         stop = stop or threading.Event()
-        return self.library.synthesize(self.settings, None, again=again, stop=stop, tell=self.told.append)
+        return self.library.runs.run(self.settings, None, again=again, stop=stop, tell=self.told.append)
 
     def exchange(self) -> None:
         peer = MemoryPeer(self.machine.store, self.hub, name="hub")
@@ -318,10 +319,10 @@ def test_two_machines_come_to_one_document(ann: KnowingMachine, tmp_path: Path) 
     one, other = shops
     one.exchange()
     assert one.look().due == (APP,)
-    (plan, documents, names), *_ = one.library.plan_synthesis(one.settings, None, again=False)
+    (plan, documents, names), *_ = one.library.runs.plan(one.settings, None, again=False)
     assert (plan.scope, plan.calls, plan.usd) == (APP, 0, 0.0)
     assert (documents, sorted(names)) == (["CLAUDE.md"], ["ann", "bob"])
-    assert one.library.plan_synthesis(one.settings, [GLOBAL], again=False) == []
+    assert one.library.runs.plan(one.settings, [GLOBAL], again=False) == []
     (result,) = one.synthesize()
     assert (result.scope, result.outcome, one.told) == (APP, "merged", ["projects/app (1 of 1)"])
     written = one.machine.knowledge.records[APP].written
@@ -342,24 +343,52 @@ def test_two_machines_come_to_one_document(ann: KnowingMachine, tmp_path: Path) 
     assert one.machine.tip == other.machine.tip
 
 
-def test_what_changed_while_a_synthesis_ran_is_due_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.claude.write_text("one\n")
-    shop.look()
-    run_worker = worker.run_worker
+class Meanwhile:
+    """Merges, and has somebody write something else before the result is taken, so many times."""
 
-    def meanwhile(*arguments: object, **more: object) -> list[ScopeResult]:
-        results: list[ScopeResult] = run_worker(*arguments, **more)  # type: ignore[arg-type]
-        shop.claude.write_text("two\n")
-        shop.look()
+    def __init__(self, shop: Shop, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+        self.shop, self.left, self.budgets = shop, times, list[float]()
+        self._run = worker.run_worker
+        monkeypatch.setattr(runs, "run_worker", self)
+
+    def __call__(
+        self, tasks: Sequence[ScopeTask], settings: KnowledgeSettings, *rest: Any, **more: Any
+    ) -> Any:
+        self.budgets.append(settings.max_usd)
+        results = [replace(result, usd=0.25) for result in self._run(tasks, settings, *rest, **more)]
+        if self.left:
+            self.left -= 1
+            self.shop.claude.write_text(f"{self.left} left\n")
+            self.shop.look()
         return results
 
-    monkeypatch.setattr(library, "run_worker", meanwhile)
-    shop.synthesize()
-    monkeypatch.undo()
+
+def test_what_changed_while_it_was_merged_is_merged_anew(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.claude.write_text("one\n")
+    shop.look()
+    meanwhile = Meanwhile(shop, monkeypatch, 1)
+    (result,) = shop.synthesize()
+    assert (result.scope, result.outcome, result.usd) == (APP, "copied", 0.5)
+    assert meanwhile.budgets == [1.0, 0.75]
+    assert consolidated_texts(shop.machine.store, APP) == {"CLAUDE.md": "0 left\n"}
+    assert shop.look().due == ()
+
+
+def test_what_changes_again_and_again_is_not_said_to_be_merged(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.claude.write_text("one\n")
+    shop.look()
+    meanwhile = Meanwhile(shop, monkeypatch, runs.MAX_RUNS)
+    (result,) = shop.synthesize()
+    assert (result.outcome, result.usd) == ("failed", 0.25 * runs.MAX_RUNS)
+    assert "changed again and again" in result.text
+    assert consolidated_texts(shop.machine.store, APP) == {}
     assert shop.look().due == (APP,)
-    shop.synthesize()
-    assert consolidated_texts(shop.machine.store, APP) == {"CLAUDE.md": "two\n"}
-    assert shop.claude.read_text() == "two\n"
+    assert len(meanwhile.budgets) == runs.MAX_RUNS
+    (result,) = shop.synthesize()
+    assert result.outcome == "copied"
+    assert shop.claude.read_text() == "0 left\n"
 
 
 class Hub:
@@ -394,7 +423,7 @@ def test_a_run_begins_only_when_that_hub_has_what_is_new(hub: Hub, monkeypatch: 
     hub.shop.claude.write_text("one\n")
     hub.shop.look()
     hub.receive("nas")
-    monkeypatch.setattr(library, "PUSHED_WITHIN", 0.4)
+    monkeypatch.setattr(runs, "PUSHED_WITHIN", 0.4)
     with pytest.raises(ProviderError, match="gh does not have what is new here yet"):
         hub.shop.synthesize()
     assert hub.github.asked == []
