@@ -56,6 +56,9 @@ MAX_CONTRADICTIONS = 100
 MAX_LISTED = 50
 """Marks or claims that a result names, at most."""
 
+MAX_TOLD = 3
+"""Settings that were set differently which a result tells of, at most."""
+
 MAX_SAID = 300
 """Characters of one of them."""
 
@@ -238,6 +241,7 @@ class _Work:
         self._answered = ""
         self._ways: list[str] = []
         self._marks: list[str] = []
+        self._told: list[str] = []
         self._claims: list[str] = []
 
     def run(self) -> ScopeResult:
@@ -248,7 +252,8 @@ class _Work:
         except (PartialAnswerError, _UnmadeError) as error:
             return self._result("failed", self._say(str(error)))
         outcome: Outcome = "copied" if all(way == COPIED for way in self._ways) else "merged"
-        return self._result(outcome, _tally(self._ways), documents=documents, marks=self._marks[:MAX_LISTED])
+        text = "; ".join([_tally(self._ways), *self._told[:MAX_TOLD]])
+        return self._result(outcome, text, documents=documents, marks=self._marks[:MAX_LISTED])
 
     def _result(
         self,
@@ -285,7 +290,10 @@ class _Work:
 
     def _by_rule(self, document: DocumentTask, way: str) -> bytes:
         merged = _merge_by_rule(document)
-        self._marks += [self._mark(document, "CONFLICT", text) for text in merged.contradictions]
+        if document.path == SETTINGS:  # no mark can stand in it, so it is told with what was done
+            self._told += [self._say(text) for text in merged.contradictions]
+        else:
+            self._marks += [self._mark(document, "CONFLICT", text) for text in merged.contradictions]
         self._ways.append(way)
         return merged.data
 

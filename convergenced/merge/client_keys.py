@@ -277,7 +277,9 @@ def why_asked(key: Key, value: Json, *, added: bool) -> str:
     if key[0] == "hooks":
         return "adds a hook, which sees what happens in a session" if added else "takes a hook away"
     if key[0] == "permissions" and key[-1] in _RULES:
-        return "widens a permission" if added == (key[-1] in _GRANTING) else "narrows a permission"
+        what = "widens" if added == (key[-1] in _GRANTING) else "narrows"
+        rule = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        return _shortened(f"{what} a permission: {'' if added else 'no longer '}{key[-1]} {rule}")
     for pattern, why in _WHY:
         if pattern.fullmatch(key[0]) and not (key[0] in _HARMLESS and len(key) > 1):
             return why

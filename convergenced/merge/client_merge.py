@@ -48,8 +48,9 @@ def merge_settings(current: bytes | None, versions: Sequence[Version]) -> Merged
 
     Objects are merged key by key, lists as sets of their elements. A value that several changed: the one
     that stands already, else that of the machine whose name comes first, and a contradiction is told; a
-    removal does not count against a change. A version that is no JSON object counts for nothing, and that
-    is told, too.
+    removal does not count against a change. What somebody sets who had nothing there takes the place of
+    nothing that stands: who is new to the others does not change theirs. A version that is no JSON object
+    counts for nothing, and that is told, too.
     """
     told: list[str] = []
     sides: list[_Side] = []
@@ -125,9 +126,18 @@ def _choose(key: Key, current: Json | Absent, sides: Sequence[_Side], told: list
             by_value.setdefault(spelling(side.value), (side.value, []))[1].append(side.machine)
     standing = by_value.get(spelling(current))
     chosen = (standing or next(iter(by_value.values())))[0]
-    if len(by_value) > 1:
-        wishes = "; ".join(f"{_names(who)}: {_shown(value)}" for value, who in by_value.values())
-        told.append(f"{_plain('.'.join(key))} is set differently ({wishes}); taken: {_shown(chosen)}")
+    wishes = [f"{_names(who)}: {_shown(value)}" for value, who in by_value.values()]
+    if (
+        standing is None
+        and current is not ABSENT
+        and all(side.base is ABSENT for side in sides if side.changed)
+    ):
+        chosen = current
+        wishes.append(f"so far: {_shown(current)}")
+    if len(wishes) > 1:
+        told.append(
+            f"{_plain('.'.join(key))} is set differently ({'; '.join(wishes)}); taken: {_shown(chosen)}"
+        )
     return chosen
 
 

@@ -147,6 +147,16 @@ def test_settings_never_go_to_a_model() -> None:
     assert result.outcome == "merged"
 
 
+def test_settings_that_were_set_differently_are_told_and_leave_no_mark() -> None:
+    result = run(
+        task(version(b'{"theme": "light"}', None), current=b'{"theme": "dark"}', path="settings.json"), None
+    )
+    assert json.loads(result.documents["settings.json"]) == {"theme": "dark"}
+    assert (result.outcome, result.marks) == ("merged", ())
+    assert result.text.startswith("1 document merged by rule; theme is set differently (")
+    assert result.text.endswith('so far: "dark"); taken: "dark"')
+
+
 def test_what_belongs_to_one_machine_is_left_out_also_where_only_that_one_has_settings() -> None:
     secret = b'{"apiKeyHelper": "/home/ann/key", "theme": "dark"}'
     result = run(task(version(secret, None), current=None, path="settings.json"), None)

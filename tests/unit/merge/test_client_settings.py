@@ -198,6 +198,13 @@ class TestMerge:
         standing = self.merge(bob, ("bob", bob, base), ("ann", ann, base))
         assert standing[0] == bob
 
+    def test_who_is_new_changes_nothing_that_stands(self) -> None:
+        light = {"theme": "light"}
+        merged, told = self.merge({"theme": "dark"}, ("ann", {**light, "language": "german"}, None))
+        assert merged == {"theme": "dark", "language": "german"}
+        assert told == ('theme is set differently (ann: "light"; so far: "dark"); taken: "dark"',)
+        assert self.merge({"theme": "dark"}, ("ann", light, {"theme": "auto"})) == (light, ())
+
     def test_a_command_is_nobody_s_but_its_machine_s(self) -> None:
         base = {"mcpServers": {"one": {"command": "a", "args": ["1"]}}}
         ann = {"mcpServers": {"one": {"command": "b", "args": ["1"]}}}
@@ -244,7 +251,7 @@ class TestChanges:
             ({"mcpServers": {"m": {"command": "npx", "args": ["-y", "m"]}}}, "runs a command: npx -y m"),
             ({"mcpServers": {"m": {"url": "https://x"}}}, "which MCP servers run"),
             ({"enableAllProjectMcpServers": True}, "which MCP servers run"),
-            ({"permissions": {"allow": ["Bash"]}}, "widens a permission"),
+            ({"permissions": {"allow": ["Bash"]}}, "widens a permission: allow Bash"),
             ({"permissions": {"additionalDirectories": ["/"]}}, "widens a permission"),
             ({"permissions": {"deny": ["Bash"]}}, "narrows a permission"),
             ({"permissions": {"defaultMode": "bypassPermissions"}}, "may do without asking"),
@@ -303,7 +310,7 @@ class TestChanges:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [
-            ({"permissions": {"deny": ["Read(.env)"]}}, "widens a permission"),
+            ({"permissions": {"deny": ["Read(.env)"]}}, "widens a permission: no longer deny Read(.env)"),
             ({"permissions": {"ask": ["Bash"]}}, "widens a permission"),
             ({"permissions": {"allow": ["Bash"]}}, "narrows a permission"),
             ({"hooks": {"PreToolUse": [THEIRS]}}, "no longer runs a command: say done"),
