@@ -41,6 +41,9 @@ SYNTHESIS_LANE = "knowledge-synthesis"
 
 BLIND = 60.0
 """Seconds between two looks where hints may be missing; else looks follow hints, and the rescan."""
+HEAR_FIRST = 30.0
+"""Seconds for which nothing is shared after the start until each peer was heard, or was found to be away: a
+machine that came out of a backup is to learn what it wrote since before it writes on."""
 AGAIN = 2.0
 """Seconds after which a file is looked at again that was being written."""
 HELD_POLL = 10.0
@@ -92,6 +95,7 @@ class Librarian:
         """How far first documents are that somebody asked for, in words."""
         self.stopping = threading.Event()
         """Set when nothing is to be started any more, and what runs is to be broken off."""
+        self._hear_until = desk.clock.monotonic() + HEAR_FIRST
         self._looked_at = -1.0
         self._busy = False
         self._asked: float | None = 0.0
@@ -143,6 +147,8 @@ class Librarian:
             times.append(self._asked)
         if self._held_at is not None:
             times.append(self._held_at + HELD_POLL)
+        if self.last is None and any(peer.started_at < 0 for peer in self._desk.board.peers.values()):
+            return max(min(times), self._hear_until)
         return min(times)
 
     def start_due(self) -> None:

@@ -9,13 +9,25 @@ from itertools import pairwise
 import pytest
 
 from convergenced.errors import ConvergenceError, NewerSchemaError
-from convergenced.knowledge.librarian import AGAIN, BLIND, HELD_POLL, LANE, LAST, LATER, SETTLE, SPREAD
+from convergenced.knowledge.librarian import (
+    AGAIN,
+    BLIND,
+    HEAR_FIRST,
+    HELD_POLL,
+    LANE,
+    LAST,
+    LATER,
+    SETTLE,
+    SPREAD,
+)
 from convergenced.knowledge.librarian import SYNTHESIS_LANE as SYNTHESIS
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.synthesis import ScopeResult
+from convergenced.machine.settings_schema import PeerSettings
 from convergenced.merge.knowledge import GLOBAL, Scope, project_scope
 from convergenced.merge.layout import write_folder
-from convergenced.model import Commit, LocalPath, ProjectId, Refusal
+from convergenced.model import Commit, LocalPath, Oid, ProjectId, Refusal
+from convergenced.sync.board import PeerStatus
 from tests.knowledge import ANN, BOB, PERSON, commit_plain
 from tests.unit.knowledge.shelf import FILE, Reading, held
 from tests.unit.sync.world import HUB, FakeMachine, World
@@ -59,6 +71,32 @@ def test_the_first_look_waits_until_it_is_known_what_takes_part(ann: Reading) ->
     ann.world.settle()
     assert len(ann.shelf.looks) == 1
     assert [replica.project for replica in ann.librarian.replicas()] == ["app"]
+
+
+def test_the_first_look_comes_after_what_peers_have(ann: Reading) -> None:
+    known = commit_plain(ann.world.hub, {"machines": {BOB: {"global": {"CLAUDE.md": "theirs"}}}})
+    tips: list[Oid | None] = []
+
+    def noted(look: Look) -> Look:
+        tips.append(look.tip)
+        return look
+
+    ann.shelf.changes = noted
+    ann.world.settle()
+    assert tips[0] == known
+
+
+def test_a_peer_that_is_away_does_not_hold_the_first_look_up(ann: Reading) -> None:
+    ann.machine.peer.unreachable = True
+    ann.world.settle()
+    assert len(ann.shelf.looks) == 1
+
+
+def test_a_peer_that_does_not_answer_holds_the_first_look_up_for_a_while_only(ann: Reading) -> None:
+    since = ann.world.clock.monotonic()
+    ann.machine.engine.board.peers["mute"] = PeerStatus(PeerSettings("mute", "/srv/mute.git"), busy=True)
+    ann.world.advance(HEAR_FIRST + 1)
+    assert passed(ann, since) == [pytest.approx(HEAR_FIRST, abs=0.1)]
 
 
 def test_hints_are_followed_once_they_end(ann: Reading) -> None:
