@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,6 +106,8 @@ class Librarian:
         self._held_at: float | None = None
         self._failures = {"look": 0, "synthesis": 0}
         self._synthesis_at: float | None = None
+        self._next_syntheses: deque[tuple[Callable[[], None], Callable[[Exception], None]]] = deque()
+        """What begins those that somebody asked for while another was under way, and tells of trouble."""
         self._awaited: dict[Scope, str] = {}
         """The scopes for which `_synthesis_at` stands, with a digest of their inputs."""
         self._tried: dict[Scope, str] = {}
@@ -182,11 +185,11 @@ class Librarian:
             self._mender.forget()
             self.last, self._synthesis_at, self._attention = None, None, []
             self.peers.clear()
-            wishes, self._wishes = self._wishes, []
-            for one in wishes:
-                one.failed(
-                    ConvergenceError("shared knowledge was disabled", "convergencectl knowledge enable")
-                )
+            failed = [*(one.failed for one in self._wishes), *(tell for _, tell in self._next_syntheses)]
+            self._wishes = []
+            self._next_syntheses.clear()
+            for tell in failed:
+                tell(ConvergenceError("shared knowledge was disabled", "convergencectl knowledge enable"))
 
     def close(self) -> None:
         """Breaks off a synthesis and ends watching."""
@@ -360,11 +363,15 @@ class Librarian:
         done: Callable[[list[ScopeResult]], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        """Synthesizes now what is due; with `again` also what was rejected as it stands."""
-        if self.synthesizing is not None:
-            failed(ConvergenceError("a synthesis is under way", "wait until it has ended, then ask again"))
-            return
-        self._synthesize(only, again=again, done=done, failed=failed)
+        """Synthesizes what is due, now or after the one that is under way.
+
+        With `again` also what was rejected as it stands.
+        """
+        begin = partial(self._synthesize, only, again=again, done=done, failed=failed)
+        if self.synthesizing is None:
+            begin()
+        else:
+            self._next_syntheses.append((begin, failed))
 
     def _synthesize(
         self,
@@ -387,6 +394,7 @@ class Librarian:
             self.synthesizing = None
             self._synthesized(results)
             done(results)
+            self._synthesize_next()
 
         def broke(error: Exception) -> None:
             self.synthesizing = None
@@ -395,6 +403,7 @@ class Librarian:
             self._mender.suspect(error)
             self.look()
             failed(error)
+            self._synthesize_next()
 
         desk.submit(
             SYNTHESIS_LANE,
@@ -402,6 +411,11 @@ class Librarian:
             ended,
             broke,
         )
+
+    def _synthesize_next(self) -> None:
+        if self._next_syntheses and self.synthesizing is None:
+            begin, _ = self._next_syntheses.popleft()
+            begin()
 
     def _show(self, text: str) -> None:
         if self.synthesizing is not None:
@@ -420,7 +434,8 @@ class Librarian:
         for result in results:
             if result.outcome != "failed":
                 cost = f", ${result.usd:.2f}" if result.usd else ""
-                desk.note("knowledge", None, f"{result.scope} {result.outcome}: {result.text}{cost}")
+                became = "" if result.outcome in result.text else f" {result.outcome}"
+                desk.note("knowledge", None, f"{result.scope}{became}: {result.text}{cost}")
         self.look()
         self._rounds.offer_sides()
 

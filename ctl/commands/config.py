@@ -18,6 +18,9 @@ from .. import configuration
 from ..arguments import Parser, example
 from ..here import locations
 
+LATER = "machine.name"
+"""The key that a daemon reads only once: its commits are made by that name."""
+
 
 def configure(parser: Parser) -> None:
     """Arguments and help of the five ways to use it."""
@@ -67,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
         case "get":
             _get(where, args.key)
         case "set":
-            _change(where, set_value(_text(where), args.key, args.value))
+            _change(where, set_value(_text(where), args.key, args.value), args.key)
         case "unset":
-            _change(where, unset_value(_text(where), args.key))
+            _change(where, unset_value(_text(where), args.key), args.key)
         case _:
             _edit(where)
     return 0
@@ -91,10 +94,12 @@ def _get(where: Locations, key: str | None) -> None:
             print(f"{section}.{name} = {get_value(text, f'{section}.{name}')}")
 
 
-def _change(where: Locations, text: str) -> None:
+def _change(where: Locations, text: str, key: str = "") -> None:
     configuration.write(where, text)
     if not configuration.apply(where):
         print("saved; no daemon runs, it counts from the next start", file=sys.stderr)
+    elif key == LATER:
+        print("saved; the name counts from the daemon's next start", file=sys.stderr)
 
 
 def _edit(where: Locations) -> None:

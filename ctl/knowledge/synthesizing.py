@@ -139,8 +139,10 @@ def outcome_lines(done: Sequence[Synthesized], terminal: Terminal, options: str 
 
 def _outcome(one: Synthesized, terminal: Terminal) -> Iterator[str]:
     cost = f" ({dollars(one['usd'])})" if one["usd"] else ""
-    what = f": {visible(one['text'])}" if one["text"] else ""
-    text = f"{scope_name(one['scope'])} {one['outcome']}{what}{cost}"
+    said = visible(one["text"])
+    is_said = one["outcome"] in said  # `2 documents copied` says it already
+    became = said if is_said else f"{one['outcome']}{f': {said}' if said else ''}"
+    text = f"{scope_name(one['scope'])}{':' if is_said else ''} {became}{cost}"
     mark, colour = _MARKS[one["outcome"]]
     first, *more = terminal.paragraph(text, first="  ", indent="    ")
     yield terminal.style(mark, colour) + first[1:]

@@ -360,6 +360,7 @@ def test_config_changes_apply_at_once_and_keep_comments(
     assert run(home, "config", "unset", "exchange.interval").code == 0
     assert run(home, "config", "get", "exchange.interval").out == "60s\n"
     assert config.stat().st_mode & 0o777 == 0o600
+    assert "next start" in run(home, "config", "set", "machine.name", "desktop").err
 
 
 def test_config_works_without_a_daemon_and_says_so(home: Path, locations: Locations) -> None:

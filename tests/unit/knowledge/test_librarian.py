@@ -455,10 +455,10 @@ def test_an_explicit_one_goes_at_once_and_by_itself(machine: FakeMachine) -> Non
     answers: list[list[ScopeResult] | Exception] = []
     ann.librarian.synthesize([APP], again=True, done=answers.append, failed=answers.append)
     ann.librarian.synthesize(None, again=False, done=answers.append, failed=answers.append)
-    assert ["under way" in str(answer) for answer in answers] == [True]
+    assert answers == []
     ann.world.settle()
-    assert [(only, again) for _, only, again in ann.shelf.syntheses] == [([APP], True)]
-    assert answers[1:] == [[ScopeResult(APP, "merged", text="2 machines", usd=0.25)]]
+    assert [(only, again) for _, only, again in ann.shelf.syntheses] == [([APP], True), (None, False)]
+    assert answers == [[ScopeResult(one, "merged", text="2 machines", usd=0.25)] for one in (APP, GLOBAL)]
     assert ann.librarian.synthesizing is None
 
 
@@ -474,6 +474,18 @@ def test_who_asked_hears_what_broke(ann: Reading) -> None:
     ann.librarian.synthesize(None, again=False, done=answers.append, failed=answers.append)
     ann.world.settle()
     assert answers == [error]
+
+
+def test_one_that_waits_for_another_is_told_that_it_was_switched_off(ann: Reading) -> None:
+    ann.come_to_rest()
+    first: list[object] = []
+    second: list[object] = []
+    for told in (first, second):
+        ann.librarian.synthesize(None, again=False, done=told.append, failed=told.append)
+    ann.set(enabled=False)
+    assert (first, ["disabled" in str(error) for error in second]) == ([], [True])
+    ann.world.settle()
+    assert (len(first), len(second)) == (1, 1)
 
 
 def test_how_far_it_is_is_told_while_it_runs(ann: Reading) -> None:
