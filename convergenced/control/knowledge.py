@@ -15,6 +15,7 @@ from convergenced.control.knowledge_view import (
     format_changes,
     format_diff,
     format_planned,
+    format_refusals,
     format_result,
     format_status,
     is_meant,
@@ -202,6 +203,7 @@ class KnowledgeMethods:
                 "backups": [*found.backups],
                 "declined": sorted(decline & found.declined),
                 "left": format_changes(found, only),
+                "trouble": format_refusals(found, only),
             }
             reply.result(cast("Json", answer))
 

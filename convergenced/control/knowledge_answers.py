@@ -118,6 +118,8 @@ class KnowledgeApplied(TypedDict):
     backups: list[str]
     declined: list[str]
     left: list[Change]
+    trouble: list[Trouble]
+    """What can take no part, or could not be written."""
 
 
 class KnowledgePushed(TypedDict):

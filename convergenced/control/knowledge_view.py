@@ -71,9 +71,9 @@ def format_status(
     shared = settings.knowledge
     scopes = [] if look is None else [_scope(look, scope) for scope in _scopes(look, only)]
     secrets = () if look is None else look.secrets
-    troubles = [(one.text, one.fix) for one in trouble]
-    refusals = () if look is None else look.refusals
-    refused = [(f"{one.where} {one.reason}", one.remedy) for one in refusals if is_meant(one.where, only)]
+    troubles = [_trouble(one.text, one.fix) for one in trouble]
+    if look is not None:
+        troubles += format_refusals(look, only)
     return {
         "enabled": shared.enabled,
         "provider": shared.provider,
@@ -82,9 +82,18 @@ def format_status(
         "machine": machine.name,
         "scopes": scopes,
         "waiting": list(waiting),
-        "trouble": [_trouble(*one) for one in (*troubles, *refused)],
+        "trouble": troubles,
         "secrets": [text for text in secrets if is_meant(text, only)],
     }
+
+
+def format_refusals(look: Look, only: Only) -> list[answers.Trouble]:
+    """What can take no part, or could not be written."""
+    return [
+        _trouble(f"{one.where} {one.reason}", one.remedy)
+        for one in look.refusals
+        if is_meant(one.where, only)
+    ]
 
 
 def _trouble(text: str, hint: str) -> answers.Trouble:

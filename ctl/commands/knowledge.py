@@ -156,8 +156,8 @@ def _configure_apply(actions: argparse._SubParsersAction[Parser]) -> None:
         "where you removed the file, where a text has Claude Code read further files (@path), and every\n"
         "setting that runs something or widens a permission. --yes agrees to texts, but to none of these\n"
         "last two: that takes an id. Without a terminal nothing is asked; what waits is listed.\n\n"
-        "exit codes: 0 nothing waits for you, 3 no daemon runs, 5 a change does, 130 interrupted at a\n"
-        "question, and nothing of what was asked was changed"
+        "exit codes: 0 nothing waits for you, 3 no daemon runs, 5 a change does, or a file cannot be\n"
+        "written, 130 interrupted at a question, and nothing of what was asked was changed"
     )
     apply.epilog = example(
         "convergencectl knowledge apply",

@@ -25,7 +25,7 @@ from ..render import Terminal
 from .asking import QUIT, ask, can_ask
 from .calls import call_at_length, meant, planned
 from .differences import NOTHING, accepting, find, name_of, needs_person, one_change
-from .words import file_name, marks_in, visible
+from .words import file_name, marks_in, trouble_lines, visible
 
 if TYPE_CHECKING:
     from convergenced.control.knowledge_answers import Change, KnowledgeApplied, KnowledgeDiff
@@ -55,7 +55,7 @@ def apply(args: argparse.Namespace) -> int:
     done = _apply(params, decided)
     if args.json:
         print(json.dumps({"schema": 1, **done}, indent=2))
-        return _exit_code(done["left"], decided)
+        return _exit_code(done, decided)
     told = _tell(done, changes, terminal)
     if not args.yes and can_ask() and (open_ := _open(done["left"], decided)):
         answered = _ask_each(open_, terminal)
@@ -65,8 +65,9 @@ def apply(args: argparse.Namespace) -> int:
             told = _tell(done, changes, terminal) or told
         decided.accepted += answered.accepted
         decided.declined += answered.declined
-    _tell_left(done["left"], decided, terminal, is_all=not told)
-    return _exit_code(done["left"], decided)
+    _tell_left(done["left"], decided, terminal, is_all=not (told or done["trouble"]))
+    print("".join(f"{line}\n" for line in trouble_lines(done["trouble"], terminal)), end="")
+    return _exit_code(done, decided)
 
 
 def _decided_before(args: argparse.Namespace, found: KnowledgeDiff) -> _Decided:
@@ -161,5 +162,5 @@ def _waiting(changes: Sequence[Change], terminal: Terminal) -> Iterator[str]:
     yield from terminal.paragraph("what they are: convergencectl knowledge diff")
 
 
-def _exit_code(left: Iterable[Change], decided: _Decided) -> int:
-    return AttentionError.exit_code if _open(left, decided) else 0
+def _exit_code(done: KnowledgeApplied, decided: _Decided) -> int:
+    return AttentionError.exit_code if done["trouble"] or _open(done["left"], decided) else 0

@@ -13,7 +13,7 @@ from convergenced.errors import AttentionError
 from convergenced.wording import plural
 
 from ..render import Column, Terminal, table, when
-from .words import document_name, dollars, file_name, made_by, marks_in, scope_name, visible
+from .words import document_name, dollars, file_name, made_by, marks_in, scope_name, trouble_lines, visible
 
 if TYPE_CHECKING:
     from convergenced.control.knowledge_answers import Document, KnowledgeStatus, Scope
@@ -162,10 +162,7 @@ def _state_of(scope: Scope) -> str:
 
 def _needs(status: KnowledgeStatus, terminal: Terminal) -> Iterator[str]:
     """What a person has to do, each with what settles it; then what comes right by itself."""
-    for trouble in status["trouble"]:
-        yield from terminal.paragraph(visible(trouble["text"]), first="! ", indent="  ")
-        if trouble["hint"]:
-            yield f"  → {visible(trouble['hint'])}"
+    yield from trouble_lines(status["trouble"], terminal)
     documents = _documents(status)
     persons = [one for one in documents if one["state"] in _FOR_A_PERSON]
     for one in persons:

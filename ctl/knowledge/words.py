@@ -7,9 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..render import clean, tilde
+from ..render import Terminal, clean, tilde
 
 if TYPE_CHECKING:
+    from convergenced.control.knowledge_answers import Trouble
     from convergenced.machine.settings import KnowledgeSettings
 
 _MARK = re.compile(r"line (\d+): (.*)", re.DOTALL)
@@ -42,6 +43,14 @@ def marks_in(local: str, marks: Iterable[str]) -> Iterator[str]:
             if found
             else (f"{file_name(local)}: {visible(mark)}")
         )
+
+
+def trouble_lines(troubles: Iterable[Trouble], terminal: Terminal) -> Iterator[str]:
+    """What is not as it should be, each with what settles it."""
+    for one in troubles:
+        yield from terminal.paragraph(visible(one["text"]), first="! ", indent="  ")
+        if one["hint"]:
+            yield f"  → {visible(one['hint'])}"
 
 
 def visible(text: str) -> str:

@@ -125,7 +125,13 @@ def setting(number: str = "81b5c0de9f02", **more: object) -> Change:
 
 
 def applied(**more: object) -> KnowledgeApplied:
-    found: dict[str, object] = {"applied": [], "backups": [], "declined": [], "left": []}
+    found: dict[str, object] = {
+        "applied": [],
+        "backups": [],
+        "declined": [],
+        "left": [],
+        "trouble": [],
+    }
     return cast("KnowledgeApplied", found | more)
 
 

@@ -259,7 +259,9 @@ def test_no_text_from_outside_moves_the_cursor(stage: Stage) -> None:
         marks=[evil],
         scope=evil,
     )
-    done = answers.applied(applied=[f"/{evil}"], backups=[evil], declined=[evil], left=[change])
+    done = answers.applied(
+        applied=[f"/{evil}"], backups=[evil], declined=[evil], left=[change], trouble=found["trouble"]
+    )
     scaffolded = answers.scaffolded(peer=evil, file=evil, commit=evil, next=[evil])
     stage.answer("status", answers.json(found))
     stage.answer("diff", answers.json({"changes": [change], "declined": []}))
@@ -456,6 +458,16 @@ def test_nothing_to_apply_is_said(stage: Stage) -> None:
     ran = stage.run("apply", typed=Typed())
     assert ran.code == 0
     assert ran.out == "nothing to apply; how it stands:\n  → convergencectl knowledge status\n"
+
+
+def test_what_cannot_be_written_is_told(stage: Stage) -> None:
+    trouble = {"text": "global/CLAUDE.md cannot be written", "hint": "give yourself permission"}
+    stage.answer("diff", answers.json({"changes": [], "declined": []}))
+    stage.answer("apply", answers.json(answers.applied(left=[answers.text_change()], trouble=[trouble])))
+    ran = stage.run("apply", "--yes")
+    assert ran.code == 5
+    assert ran.out.endswith("! global/CLAUDE.md cannot be written\n  → give yourself permission\n")
+    assert stage.run("apply", "--json").code == 5
 
 
 # -- push and synthesize
