@@ -409,6 +409,16 @@ def test_what_is_declined_is_not_shown_again(desk: Desk) -> None:
     assert desk.ask("diff") == {"changes": [], "declined": []}
 
 
+def test_a_file_that_can_take_no_part_is_told_with_what_to_do(desk: Desk) -> None:
+    (desk.config / "settings.json").write_text("{")
+    (trouble,) = desk.ask("apply")["trouble"]
+    assert trouble["text"].startswith("global/settings.json settings.json is not JSON")
+    assert trouble["hint"].startswith("correct the file")
+    assert desk.ask("status")["trouble"] == [trouble]
+    assert desk.ask("status", project="app")["trouble"] == []
+    assert desk.ask("apply", project="app")["trouble"] == []
+
+
 def test_a_change_that_is_none_any_more(desk: Desk) -> None:
     error = desk.refused("apply", accept=["0123456789ab"])
     assert isinstance(error, UsageError)
