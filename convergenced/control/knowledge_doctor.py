@@ -19,7 +19,6 @@ from convergenced.knowledge.keys import find_token, read_keyring
 from convergenced.knowledge.places import PlaceFinder
 from convergenced.knowledge.provider import ProviderError
 from convergenced.knowledge.providers.anthropic_api import ENTRY, KEY, KEY_HINT, TOKEN
-from convergenced.knowledge.providers.ci import open_runner
 from convergenced.knowledge.providers.claude_client import OTHER_HINT, find_client
 from convergenced.knowledge.snapshot import Snapshots, not_shared
 from convergenced.knowledge.synthesis import DocumentTask, ScopeTask, estimate
@@ -137,6 +136,8 @@ def _about_provider(settings: Settings, environ: Mapping[str, str]) -> Finding:
         case "claude":
             return _about_client(environ)
         case "github" | "gitlab" as forge:
+            from convergenced.knowledge.providers.ci import open_runner  # noqa: PLC0415 (loads what speaks with the web)
+
             open_runner(settings.knowledge, settings.peers, environ)
             text = f"a hub's CI merges: there is a peer that fits the provider {forge}, and a token for it"
         case _:

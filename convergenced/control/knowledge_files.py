@@ -17,7 +17,7 @@ from convergenced.control.server import Reply
 from convergenced.errors import ConvergenceError
 from convergenced.knowledge.drafting import Drafts, FirstDocument
 from convergenced.knowledge.librarian import Librarian
-from convergenced.knowledge.providers.ci import Forge, choose_hub
+from convergenced.knowledge.providers.hubs import Forge, choose_hub
 from convergenced.knowledge.scaffold import Scaffolded, scaffold
 from convergenced.machine.settings_schema import PeerSettings
 from convergenced.merge.knowledge import Knowledge

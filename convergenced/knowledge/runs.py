@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from convergenced.knowledge.branch import KNOWLEDGE_REF, commit_knowledge, knowledge_at
 from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.providers.ci import Forge, choose_hub, open_runner
+from convergenced.knowledge.providers.hubs import Forge, choose_hub
 from convergenced.knowledge.synthesis import ScopeResult, gather, record
 from convergenced.knowledge.worker import ScopePlan, plan_work, run_worker
 from convergenced.machine.settings_schema import KnowledgeSettings, Settings
@@ -145,6 +145,8 @@ class Runs:
         _, scopes = self._due(only, again=again)
         if not scopes:
             return []
+        from convergenced.knowledge.providers.ci import open_runner  # noqa: PLC0415 (loads what speaks with the web)
+
         runner = open_runner(settings.knowledge, settings.peers, self._environ)
         forge: Forge = "gitlab" if settings.knowledge.provider == "gitlab" else "github"
         hub = choose_hub(forge, settings.knowledge, settings.peers).peer

@@ -18,7 +18,7 @@ from typing import Literal
 from convergenced.errors import PeerRefusedError, RefusedInputError, UsageError
 from convergenced.knowledge.keys import SERVICE
 from convergenced.knowledge.providers import github, gitlab
-from convergenced.knowledge.providers.ci import Forge, Hosted, hosted_at
+from convergenced.knowledge.providers.hubs import Forge, Hosted, hosted_at
 from convergenced.machine.settings_schema import KnowledgeSettings, PeerSettings
 from convergenced.model import EMPTY_TREE, MODE_BLOB, MODE_TREE, Author, Commit, LocalPath, Oid, TreeEntry
 from convergenced.ports import Objects, Peer, Store

@@ -10,9 +10,10 @@ import pytest
 
 from convergenced.knowledge.markers import Trouble, failed
 from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.providers.ci import Hosted, Runner, api_base, hosted_at, open_runner
+from convergenced.knowledge.providers.ci import Runner, open_runner
 from convergenced.knowledge.providers.following import QUEUED_S
 from convergenced.knowledge.providers.http import StoppedError
+from convergenced.knowledge.providers.hubs import Hosted, api_base, hosted_at
 from convergenced.machine.settings_schema import KnowledgeSettings, PeerSettings
 from tests.forges import TOKEN, TRIGGER, Answer, Forge, GitHub, GitLab, Run, Waiting, serving
 

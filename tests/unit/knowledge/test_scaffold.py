@@ -17,7 +17,8 @@ import yaml
 from convergenced.errors import PeerRefusedError, RefusedInputError, UsageError
 from convergenced.knowledge.branch import KNOWLEDGE_REF, advance_knowledge
 from convergenced.knowledge.provider import ProviderError
-from convergenced.knowledge.providers.ci import Forge, open_runner
+from convergenced.knowledge.providers.ci import open_runner
+from convergenced.knowledge.providers.hubs import Forge
 from convergenced.knowledge.scaffold import PATHS, Scaffolded, next_steps, scaffold, workflow
 from convergenced.machine.settings_schema import KnowledgeSettings, PeerSettings
 from convergenced.model import Author, LocalPath
