@@ -18,11 +18,11 @@ from convergenced import __version__, steps
 from convergenced.control.assembly import real_parts
 from convergenced.control.configured import Configured
 from convergenced.control.keeper import StoreKeeper
+from convergenced.control.knowledge_door import NAME, KnowledgeDoor
+from convergenced.control.knowledge_door import Surroundings as KnowledgeSurroundings
 from convergenced.control.supervisor import Supervisor, single_instance
 from convergenced.control.workers import ThreadWorkers, aside
 from convergenced.errors import ConvergenceError
-from convergenced.knowledge.librarian import Librarian
-from convergenced.knowledge.library import Library, open_decisions
 from convergenced.machine.activity import ActivityLog, Event
 from convergenced.machine.backups import prune_backups
 from convergenced.machine.checkouts import GitCheckouts
@@ -121,14 +121,10 @@ def _run(once: bool) -> int:
             idle_turn=min(IDLE_TURN, (notifier.watchdog_interval or IDLE_TURN) / 2),
         )
         engine = Engine(surroundings, settings)
-        library = Library(
-            parts,
-            ClaudeLocations.from_environment(os.environ, home).config_dir,
-            open_decisions(locations.state_dir),
-            os.environ,
-        )
-        librarian = engine.attach("knowledge", lambda desk, rounds: Librarian(desk, rounds, library))
-        supervisor = Supervisor(engine, parts, locations, notifier, parts.clock, configured, librarian)
+        config_dir = ClaudeLocations.from_environment(os.environ, home).config_dir
+        around = KnowledgeSurroundings(config_dir, locations.state_dir, os.environ)
+        knowledge = engine.attach(NAME, lambda desk, rounds: KnowledgeDoor(desk, rounds, around))
+        supervisor = Supervisor(engine, parts, locations, notifier, parts.clock, configured, knowledge)
         if once:
             return one_pass(engine, parts.clock)
         if wrong is not None:

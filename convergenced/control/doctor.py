@@ -14,11 +14,9 @@ from functools import partial
 
 from convergenced.canon.folder import encode_folder_name
 from convergenced.control.answers import Diagnosis
-from convergenced.control.knowledge_doctor import check_knowledge, share_again
 from convergenced.control.privacy import check_privacy
 from convergenced.errors import ConvergenceError, PeerUnreachableError
-from convergenced.knowledge.branch import KNOWLEDGE_REF
-from convergenced.knowledge.mending import mend_branch
+from convergenced.knowledge import KNOWLEDGE_REF
 from convergenced.machine import health
 from convergenced.machine.locations import Locations
 from convergenced.machine.settings import Settings
@@ -98,7 +96,7 @@ class Doctor:
             *self._about_machine(asked),
             *self._about_projects(asked, chosen),
             *self._about_peers(asked),
-            *check_knowledge(self._parts, asked.replicas, asked.settings, self._environ, self._hints),
+            *self._about_knowledge(asked),
             *(self._deep(asked, chosen) if asked.deep else ()),
         ]
         told = {(one.project, one.text) for one in found}
@@ -203,6 +201,18 @@ class Doctor:
             fix = "convergencectl peer add hub URL"
             yield Finding("peers", "ok", "there is no peer yet", fix=fix)
 
+    def _about_knowledge(self, asked: Asked) -> Iterable[Finding]:
+        if not asked.settings.knowledge.enabled:
+            return ()
+        from convergenced.control.knowledge_doctor import check_knowledge  # noqa: PLC0415 (see `knowledge_door`)
+
+        return check_knowledge(self._parts, asked.replicas, asked.settings, self._environ, self._hints)
+
+    def _share_again(self, asked: Asked) -> None:
+        from convergenced.control.knowledge_doctor import share_again  # noqa: PLC0415 (see `knowledge_door`)
+
+        share_again(self._parts, asked.replicas, asked.settings, self._environ)
+
     # -- the store in depth
 
     def _deep(self, asked: Asked, chosen: Sequence[Replica]) -> Iterator[Finding]:
@@ -216,7 +226,7 @@ class Doctor:
         except ConvergenceError as error:
             yield Finding("store", "problem", error.summary, fix=error.hint)
             return
-        documents = partial(share_again, self._parts, asked.replicas, asked.settings, self._environ)
+        documents = partial(self._share_again, asked)
         yield from _about_store(self._parts, store, flaws, asked, documents)
         if flaws:
             text = "nothing more is checked until the store is whole"
@@ -361,5 +371,7 @@ def _heal(
             for replica in replicas if outcome.flaws else ():
                 parts.state.forget_files(replica.folder)  # what they name may be what was lost
     if healed.left:
+        from convergenced.knowledge.mending import mend_branch  # noqa: PLC0415 (see `control.knowledge_door`)
+
         told += mend_branch(parts, documents, asked.peers, give_up=True).told
     return "; ".join(told)

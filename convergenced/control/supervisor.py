@@ -18,11 +18,9 @@ from types import FrameType
 from convergenced.control.configured import Configured
 from convergenced.control.dispatch import Dispatcher
 from convergenced.control.doctor import Doctor
-from convergenced.control.knowledge import KnowledgeMethods
-from convergenced.control.knowledge_files import KnowledgeFileMethods
+from convergenced.control.knowledge_door import KnowledgeDoor
 from convergenced.control.server import ControlServer
 from convergenced.errors import ConfigError, ConvergenceError
-from convergenced.knowledge.librarian import Librarian
 from convergenced.machine.durable import make_private_folders, write_durably
 from convergenced.machine.locations import Locations, make_socket_folder
 from convergenced.machine.notify import Notifier
@@ -75,7 +73,7 @@ class Supervisor:
     notifier: Notifier
     clock: Clock
     configured: Configured
-    librarian: Librarian
+    knowledge: KnowledgeDoor
 
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT or a request to shut down."""
@@ -87,12 +85,9 @@ class Supervisor:
             add_peer=self._add_peer,
             remove_peer=self._remove_peer,
             exclude=self._change_exclusions,
-            doctor=Doctor(self.parts, self.locations, os.environ, self.librarian.library.deafness),
+            doctor=Doctor(self.parts, self.locations, os.environ, self.knowledge.deafness),
             shutdown=self.engine.stop,
-            beside={
-                **KnowledgeMethods(self.engine, self.librarian).methods,
-                **KnowledgeFileMethods(self.engine, self.librarian).methods,
-            },
+            beside=self.knowledge.methods(self.engine),
         )
         server = ControlServer(self.locations.socket, dispatcher.handle)
         server.start()

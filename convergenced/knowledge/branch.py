@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from convergenced.errors import RefMovedError
+from convergenced.knowledge import KNOWLEDGE_REF
 from convergenced.merge.knowledge import Knowledge
 from convergenced.merge.knowledge_merge import merge_knowledge, with_revisions
 from convergenced.merge.knowledge_tree import read_knowledge, write_knowledge
@@ -18,7 +19,7 @@ from convergenced.ports import Store
 from convergenced.store.branch import MERGER, MergeOutcome, commit_tree
 from convergenced.sync.tips import MAX_TRIES, advance_ref, ref_of
 
-KNOWLEDGE_REF = "refs/heads/knowledge"
+__all__ = ["KNOWLEDGE_REF", "advance_knowledge", "commit_knowledge", "join", "knowledge_at"]
 
 
 def knowledge_at(store: Store, commit: Oid | None) -> tuple[Knowledge, list[Refusal]]:
