@@ -21,6 +21,7 @@ from tests.crash.pairs import DEEP, session
 from tests.crash.test_objects import REMEDY, flipped, is_whole, loose, missing, truncated
 from tests.e2e.knowing import REF, Knower, check_out, machines, read, tip_of, write
 from tests.e2e.machines import git, record
+from tests.profiles import deep
 
 SESSION = session("beside knowledge")
 PROJECT = "refs/heads/project/proj"
@@ -128,6 +129,7 @@ def test_this_machines_document_comes_from_its_file(both: Both) -> None:
     assert "set-aside" not in str(fixed)
 
 
+@deep("tests/unit/knowledge/test_mending.py holds the rule")
 def test_while_a_peer_is_away_that_may_have_it_nothing_is_given_up(both: Both) -> None:
     former = tip_of(both.ann.store)
     truncated(loose(both.ann.store, f"{REF}^{{tree}}"))
@@ -141,6 +143,7 @@ def test_while_a_peer_is_away_that_may_have_it_nothing_is_given_up(both: Both) -
     both.settle()
 
 
+@deep("tests/unit/store/test_heal.py holds what is set aside")
 def test_what_nobody_has_is_set_aside_and_begun_anew(both: Both) -> None:
     former = tip_of(both.ann.store)
     for repository in (both.ann.store, both.hub):
@@ -231,6 +234,7 @@ def a_newer_format(both: Both) -> str:
     return "was written by a newer version"
 
 
+@deep("tests/unit/merge/test_knowledge.py holds what is refused")
 @pytest.mark.parametrize("spoil", [a_blob, a_newer_format] if DEEP else [a_newer_format])
 def test_what_the_hub_has_and_nobody_can_take_is_told_and_stays(
     both: Both, spoil: Callable[[Both], str]
@@ -251,6 +255,7 @@ def test_what_the_hub_has_and_nobody_can_take_is_told_and_stays(
 # -- what a running daemon says, and what doctor does
 
 
+@deep("tests/unit/knowledge/test_mending.py holds what is told")
 def test_a_running_daemon_tells_and_doctor_ends_it(both: Both) -> None:
     missing(loose(both.ann.store, f"{REF}^{{tree}}"))
     former = tip_of(both.ann.store)

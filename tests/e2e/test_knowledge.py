@@ -21,6 +21,7 @@ from tests.e2e.knowing import (
 )
 from tests.e2e.machines import await_true, git
 from tests.messages_api import MessagesApi, merging
+from tests.profiles import deep
 
 
 def test_the_same_is_on_all_machines_and_what_each_does_to_it_goes_around(tmp_path: Path) -> None:
@@ -85,6 +86,7 @@ def test_the_same_is_on_all_machines_and_what_each_does_to_it_goes_around(tmp_pa
         assert api.requests == []
 
 
+@deep("tests/property/test_knowledge_stories.py holds it without daemons")
 def test_a_machine_that_comes_later_brings_its_own(tmp_path: Path) -> None:
     with machines(tmp_path, "desktop", "laptop", "server") as (one, other, late):
         write(one.claude_md, one.of_home(HOUSE + TESTS))

@@ -35,6 +35,7 @@ from tests.e2e.knowing import (
 from tests.e2e.machines import git, record
 from tests.labelled import ALNUM, Lot
 from tests.messages_api import Asked, MessagesApi, Refuses, Reply, Says, merging
+from tests.profiles import deep
 
 pytest.importorskip("anthropic", reason="the extra `synthesis` is not installed")
 
@@ -152,6 +153,7 @@ def test_a_merge_with_many_inventions_is_rejected_and_the_old_text_stands(tmp_pa
             assert machine.told("knowledge", "status")["scopes"][0]["rejected"] == []
 
 
+@deep("tests/property/test_knowledge_stories.py holds it without daemons")
 def test_two_that_merge_at_once_end_with_one_text(tmp_path: Path) -> None:
     at_once, turns = threading.Barrier(2), count(1)
 
@@ -252,6 +254,7 @@ def test_a_document_with_an_apparent_secret_is_not_shared_where_that_is_blocked(
         assert secret.encode() not in all_objects(hub)
 
 
+@deep("tests/unit/knowledge/test_anthropic.py and test_worker.py hold each trouble")
 def test_what_troubles_a_model_is_told_and_leaves_everything_as_it_is(tmp_path: Path) -> None:
     good = merging(canonical(UNION))
     replies: list[Reply] = []

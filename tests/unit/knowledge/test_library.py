@@ -19,6 +19,7 @@ from convergenced.knowledge.librarian import KnowledgeBranch
 from convergenced.knowledge.library import Library, open_decisions
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.provider import ProviderError
+from convergenced.knowledge.providers import following
 from convergenced.knowledge.synthesis import ScopeResult, ScopeTask
 from convergenced.machine.settings_schema import BackupSettings, KnowledgeSettings, PeerSettings, Settings
 from convergenced.merge.contributions import digest_of_inputs, inputs_of, with_rejection
@@ -424,6 +425,7 @@ def test_a_run_begins_only_when_that_hub_has_what_is_new(hub: Hub, monkeypatch: 
     hub.shop.look()
     hub.receive("nas")
     monkeypatch.setattr(runs, "PUSHED_WITHIN", 0.4)
+    monkeypatch.setattr(following, "FIRST_LOOK_S", 0.1)
     with pytest.raises(ProviderError, match="gh does not have what is new here yet"):
         hub.shop.synthesize()
     assert hub.github.asked == []

@@ -30,6 +30,7 @@ from tests import forges
 from tests.forges import TOKEN, GitHub, GitLab, Waiting, serving
 from tests.knowledge import ANN, BOB, Plain, commit_plain, consolidated_texts
 from tests.messages_api import MessagesApi, merging
+from tests.profiles import deep
 from tests.repositories import make_bare, run_git
 from tests.servers import git_environ
 
@@ -374,6 +375,7 @@ def test_the_whole_way_without_a_key(whole: Whole) -> None:
     assert whole.texts() == {}
 
 
+@deep("test_ci_providers.py holds what is made of each log")
 def test_the_whole_way_where_the_ci_may_not_push(whole: Whole) -> None:
     hook = Path(whole.hub, "hooks", "pre-receive")
     hook.parent.mkdir(exist_ok=True)
@@ -385,6 +387,7 @@ def test_the_whole_way_where_the_ci_may_not_push(whole: Whole) -> None:
     assert whole.texts() == {}
 
 
+@deep("test_ci_providers.py holds what is made of each log")
 def test_the_whole_way_where_the_package_cannot_be_had(whole: Whole) -> None:
     whole.forge.job = lambda: (False, "ERROR: No matching distribution found for convergenced[synthesis]")
     with pytest.raises(ProviderError, match="failed"):
