@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from convergenced.store.git import GitStore
 from convergenced.store.peers import Transport, is_behind, open_peer
 from tests.fakes.peer import MemoryPeer
 from tests.fakes.store import MemoryStore
+from tests.profiles import DEEP
 from tests.repositories import make_bare
 from tests.servers import SshServer, WebServer, git_environ, sshd, web
 
@@ -58,8 +58,6 @@ KINDS = (
 )
 WITHOUT_GIT = ("libgit2 over ssh", "libgit2 over https")
 """The way of machines without the git program: the whole contract only in the deep profile."""
-
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 
 
 @pytest.fixture(params=KINDS + WITHOUT_GIT if DEEP else KINDS)

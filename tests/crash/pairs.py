@@ -16,7 +16,6 @@ from pathlib import Path
 from convergenced.machine.durable import TEMPORARY_PREFIX
 from tests.e2e.machines import Machine, git, make_hub, record
 
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 """Whether all combinations are wanted rather than a selection."""
 
 REMOTE = "git@example.org:team/proj.git"

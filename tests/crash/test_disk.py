@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from convergenced.machine.durable import TEMPORARY_PREFIX
-from tests.crash.pairs import DEEP, Files, Pair, lose_all_but_files, once, session
+from tests.crash.pairs import Files, Pair, lose_all_but_files, once, session
 from tests.e2e.machines import Machine, await_true, git, make_hub, record
+from tests.profiles import DEEP
 
 Fault = Callable[[Pair], None]
 

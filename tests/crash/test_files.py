@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.machines import DAEMON, PATIENCE, Machine, await_true, git, make_hub, record, stop_all
+from tests.profiles import DEEP
 
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 REMOTE = "git@example.org:team/proj.git"
 SOMEBODY = 65534
 MEBIBYTE = 1024 * 1024

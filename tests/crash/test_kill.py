@@ -18,7 +18,6 @@ from convergenced import steps
 from convergenced.steps import STEPS
 from convergenced.sync.ingest import STEP_BYTES
 from tests.crash.pairs import (
-    DEEP,
     NEW_HERE,
     NEW_THERE,
     OURS,
@@ -31,6 +30,7 @@ from tests.crash.pairs import (
     once,
 )
 from tests.e2e.machines import DAEMON, PATIENCE, Machine, git, record
+from tests.profiles import DEEP
 
 KILLED = -signal.SIGKILL
 

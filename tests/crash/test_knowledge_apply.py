@@ -27,6 +27,7 @@ from convergenced.merge.knowledge import GLOBAL, SETTINGS
 from convergenced.model import LocalPath
 from convergenced.store.repo import open_store
 from tests.fakes.store import MemoryStore
+from tests.profiles import DEEP
 from tests.unit.knowledge.machines import APP, CLAUDE, KnowingMachine
 
 OLD = {
@@ -41,7 +42,6 @@ NEW = {
 }
 SHARED = json.dumps({"theme": "light"}, indent=2) + "\n"
 STEPS = ("replace.written", "replace.kept", "replace.published")
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 KILLED_AT = [(step, turn) for step in STEPS for turn in (1, 2, 3) if DEEP or turn == 1 + STEPS.index(step)]
 PATIENCE = 60.0
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.pairs import DEEP, session
+from tests.crash.pairs import session
 from tests.crash.test_objects import REMEDY, flipped, is_whole, loose, missing, truncated
 from tests.e2e.knowing import REF, Knower, check_out, machines, read, tip_of, write
 from tests.e2e.machines import git, record
-from tests.profiles import deep
+from tests.profiles import DEEP, deep
 
 SESSION = session("beside knowledge")
 PROJECT = "refs/heads/project/proj"

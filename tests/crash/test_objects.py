@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.pairs import DEEP, NEW_THERE, OURS, REMOTE, Files, Pair, once, session
+from tests.crash.pairs import NEW_THERE, OURS, REMOTE, Files, Pair, once, session
 from tests.e2e.machines import Machine, git, make_hub, record
+from tests.profiles import DEEP
 
 TIP = "refs/heads/project/proj"
 REMEDY = "convergencectl doctor --deep --fix"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.cluster import OTHER, PROJ, Cluster, copy_of, make_cluster
-from tests.crash.pairs import DEEP
 from tests.e2e.machines import await_true, git, make_hub, stop_all
+from tests.profiles import DEEP
 
 Fault = Callable[[Cluster, Path], None]
 

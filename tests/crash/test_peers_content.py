@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.crash.cluster import OTHER, PROJ, Cluster, copy_of, make_cluster
-from tests.crash.pairs import DEEP
 from tests.crash.wire import Wire
 from tests.e2e.machines import git, record, stop_all
+from tests.profiles import DEEP
 
 BRANCH = f"refs/heads/project/{PROJ}"
 ABSENT = "1" * 40

@@ -17,9 +17,9 @@ import pytest
 
 from convergenced.errors import TimedOutError
 from tests.crash.cluster import OTHER, PROJ, Cluster, copy_of, make_cluster
-from tests.crash.pairs import DEEP
 from tests.crash.wire import Wire
 from tests.e2e.machines import await_true, git, stop_all
+from tests.profiles import DEEP
 from tests.servers import SshServer, WebServer, sshd, web
 
 __all__ = ["sshd", "web"]

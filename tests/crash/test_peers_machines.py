@@ -19,8 +19,9 @@ from convergenced.model import LocalPath, Oid
 from convergenced.store.branch import ahead_behind
 from convergenced.store.git import GitStore
 from tests.crash.cluster import OTHER, PROJ, Cluster, Host, read_sessions
-from tests.crash.pairs import DEEP, Files, Pair, once
+from tests.crash.pairs import Files, Pair, once
 from tests.e2e.machines import PATIENCE, Machine, git, make_hub, stop_all
+from tests.profiles import DEEP
 
 PROGRAM = Path(__file__).with_name("disturbed.py")
 YEAR = 365.25 * 86_400

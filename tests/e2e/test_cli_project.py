@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import uuid
@@ -16,8 +15,8 @@ from convergenced import steps
 from convergenced.canon.folder import encode_folder_name
 from tests.clients import start_client
 from tests.e2e.machines import Machine, await_true, git, make_hub, record, stop_all
+from tests.profiles import DEEP
 
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 URL = "git@example.org:team/proj.git"
 Pair = tuple[Machine, Machine]
 

@@ -17,6 +17,7 @@ from convergenced.steps import VARIABLE
 from tests.clients import start_client
 from tests.e2e.cli import OnTerminal
 from tests.e2e.machines import Machine, await_true, git, make_hub, record, stop_all
+from tests.profiles import DEEP
 
 FIRST = "2af1d7f8-1206-438d-b660-8b22937b7f38"
 SECOND = "2af1d7f9-06e5-41f7-864b-f9212d050af9"
@@ -266,7 +267,7 @@ def test_an_older_state_and_a_backup_come_as_sessions_of_their_own_everywhere(pa
 
 
 STEPS = ["replace.written", "replace.published"]
-if os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep":
+if DEEP:
     STEPS += ["localize.planned", "localize.written", "localize.noted"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from tests.e2e.knowing import (
@@ -19,8 +18,8 @@ from tests.e2e.knowing import (
 )
 from tests.e2e.machines import await_true
 from tests.labelled import ALNUM, Lot
+from tests.profiles import DEEP
 
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 STEPS = ("replace.written", "replace.kept", "replace.published") if DEEP else ("replace.kept",)
 HOOK = [{"hooks": [{"type": "command", "command": "notify-send done"}]}]
 

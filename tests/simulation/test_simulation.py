@@ -12,11 +12,11 @@ from multiprocessing import get_context
 
 import pytest
 
+from tests.profiles import DEEP
 from tests.simulation.__main__ import fail, tell
 
-IS_DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
-SEEDS = 20_000 if IS_DEEP else 150
-CHUNKS = 100 if IS_DEEP else 3
+SEEDS = 20_000 if DEEP else 150
+CHUNKS = 100 if DEEP else 3
 
 
 @pytest.fixture(scope="module")

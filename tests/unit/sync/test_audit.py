@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,9 +17,9 @@ from convergenced.store.branch import MERGER, tracking_ref
 from convergenced.sync.audit import audit, audit_peer
 from convergenced.sync.ingest import ingest
 from convergenced.sync.replica import Replica, replica_ref
+from tests.profiles import DEEP
 from tests.unit.sync.world import APP, HUB, FakeMachine, World, branch, sid
 
-DEEP = os.environ.get("CONVERGENCE_TEST_PROFILE") == "deep"
 S, T = sid(1), sid(2)
 SOMEBODY = Author("somebody", "somebody@example.org")
 
