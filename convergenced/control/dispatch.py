@@ -18,6 +18,7 @@ from convergenced.control.conflicts import Settlement, list_conflicts
 from convergenced.control.doctor import Doctor
 from convergenced.control.examination import Examination
 from convergenced.control.params import (
+    Method,
     ParamsError,
     fail,
     number_in,
@@ -44,9 +45,6 @@ log = logging.getLogger(__name__)
 
 MAX_MISSING = 200
 """Lines about what is missing in one answer, at most."""
-
-Method = Callable[[dict[str, Json], Reply], None]
-"""What answers one kind of request, in the control thread."""
 
 
 class Dispatcher:

@@ -6,7 +6,7 @@ lane; what changes something is a wish for the librarian's next look, or a synth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from convergenced.control import knowledge_answers as answers
@@ -22,21 +22,20 @@ from convergenced.control.knowledge_view import (
     meant_in,
     waiting_of,
 )
-from convergenced.control.params import fail, number_in, texts_in, truth_in
+from convergenced.control.params import Method, fail, number_in, texts_in, truth_in
 from convergenced.control.protocol import Json
 from convergenced.control.server import Reply
 from convergenced.errors import ConvergenceError, HeldError, TimedOutError, UsageError
 from convergenced.knowledge.librarian import LANE, Librarian
 from convergenced.knowledge.look import Look, Wish
 from convergenced.knowledge.synthesis import ScopeResult
-from convergenced.merge.knowledge import Knowledge
+from convergenced.knowledge.worker import ScopePlan
+from convergenced.merge.knowledge import Scope
 from convergenced.sync.board import ALL
 from convergenced.sync.engine import Engine
 
 PUSH_PATIENCE = 60.0
 """Seconds within which the peers are to have what was pushed; after that it goes on by itself."""
-
-_Method = Callable[[dict[str, Json], Reply], None]
 
 
 class KnowledgeMethods:
@@ -45,7 +44,7 @@ class KnowledgeMethods:
     def __init__(self, engine: Engine, librarian: Librarian) -> None:
         self._engine = engine
         self._librarian = librarian
-        self.methods: dict[str, _Method] = {
+        self.methods: dict[str, Method] = {
             "knowledge_status": self._status,
             "knowledge_diff": self._diff,
             "knowledge_push": self._push,
@@ -129,23 +128,10 @@ class KnowledgeMethods:
     def _synthesize(self, params: dict[str, Json], reply: Reply) -> None:
         meant = self._meant(params)
         only = None if meant is None else sorted(meant)
-        again, settings = truth_in(params, "force"), self._engine.settings
-        provider = settings.knowledge.provider
+        again, provider = truth_in(params, "force"), self._engine.settings.knowledge.provider
         self._refuse_off()
         if truth_in(params, "dry_run"):
-            library = self._librarian.library
-            self._engine.desk.submit(
-                LANE,
-                lambda: library.runs.plan(settings, only, again=again),
-                lambda planned: reply.result(
-                    {
-                        "provider": provider,
-                        "planned": [cast("Json", format_planned(*one)) for one in planned],
-                        "done": [],
-                    }
-                ),
-                lambda error: fail(reply, error),
-            )
+            self._plan_synthesis(only, again=again, reply=reply)
             return
         self._refuse_stopped()
         wait, timeout = truth_in(params, "wait"), number_in(params, "timeout")
@@ -179,12 +165,23 @@ class KnowledgeMethods:
         # What was written a moment ago is to be part of it.
         self._librarian.wish(Wish(), looked, answer.fail)
 
+    def _plan_synthesis(self, only: Sequence[Scope] | None, *, again: bool, reply: Reply) -> None:
+        desk, runs = self._engine.desk, self._librarian.library.runs
+        settings = desk.settings
+
+        def done(planned: list[tuple[ScopePlan, list[str], list[str]]]) -> None:
+            plans = [cast("Json", format_planned(*one)) for one in planned]
+            reply.result({"provider": settings.knowledge.provider, "planned": plans, "done": []})
+
+        desk.submit(
+            LANE, lambda: runs.plan(settings, only, again=again), done, lambda error: fail(reply, error)
+        )
+
     def _apply(self, params: dict[str, Json], reply: Reply) -> None:
         only = self._meant(params)
         accept, decline = (frozenset(texts_in(params, name)) for name in ("accept", "decline"))
         self._refuse_off()
         self._refuse_stopped()
-        written: list[str] = []
         former = self._librarian.last
 
         def looked(found: Look) -> None:
@@ -197,9 +194,8 @@ class KnowledgeMethods:
                 )
                 reply.error(error)
                 return
-            written.extend(found.written)
             answer: answers.KnowledgeApplied = {
-                "applied": written,
+                "applied": [*found.written],
                 "backups": [*found.backups],
                 "declined": sorted(decline & found.declined),
                 "left": format_changes(found, only),
@@ -213,10 +209,9 @@ class KnowledgeMethods:
 
     def _meant(self, params: dict[str, Json]) -> Only:
         """The scopes that a request is about; None for all. Raises `UsageError`."""
-        last, desk = self._librarian.last, self._engine.desk
+        desk = self._engine.desk
         replicas = [state.replica for state in desk.board.replicas.values()]
-        knowledge = last.knowledge if last is not None else Knowledge()
-        return meant_in(params, replicas, desk.parts.machine, knowledge)
+        return meant_in(params, replicas, desk.parts.machine, self._librarian.knowledge)
 
     def _refuse_off(self) -> None:
         if not self._librarian.is_on:

@@ -6,11 +6,12 @@ shared, or was once, and by the first request about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from convergenced.control.params import Method
 from convergenced.control.protocol import Json
 from convergenced.control.server import Reply
 from convergenced.knowledge import KNOWLEDGE_REF
@@ -33,8 +34,6 @@ METHODS = (
     "knowledge_bootstrap",
     "knowledge_scaffold",
 )
-
-Method = Callable[[dict[str, Json], Reply], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from convergenced.control import knowledge_answers as answers
 from convergenced.control.knowledge_view import meant_in
-from convergenced.control.params import ParamsError, fail, required_in, texts_in, truth_in
+from convergenced.control.params import Method, ParamsError, fail, required_in, texts_in, truth_in
 from convergenced.control.protocol import Json
 from convergenced.control.server import Reply
 from convergenced.errors import ConvergenceError
@@ -20,7 +20,6 @@ from convergenced.knowledge.librarian import Librarian
 from convergenced.knowledge.providers.hubs import Forge, choose_hub
 from convergenced.knowledge.scaffold import Scaffolded, scaffold
 from convergenced.machine.settings_schema import PeerSettings
-from convergenced.merge.knowledge import Knowledge
 from convergenced.model import LocalPath
 from convergenced.ports import Peer
 from convergenced.store.peers import open_peer
@@ -40,7 +39,7 @@ class KnowledgeFileMethods:
         self._librarian = librarian
         self._drafts = Drafts(librarian.library)
         self._open_at = open_at or self._open
-        self.methods: dict[str, Callable[[dict[str, Json], Reply], None]] = {
+        self.methods: dict[str, Method] = {
             "knowledge_bootstrap": self._bootstrap,
             "knowledge_scaffold": self._scaffold,
         }
@@ -50,9 +49,9 @@ class KnowledgeFileMethods:
     def _bootstrap(self, params: dict[str, Json], reply: Reply) -> None:
         librarian, settings, drafts = self._librarian, self._engine.settings, self._drafts
         board, machine = self._engine.board, self._engine.desk.parts.machine
-        last, wanted = librarian.last, texts_in(params, "write")
+        wanted = texts_in(params, "write")
         replicas = [state.replica for state in board.replicas.values()]
-        only = meant_in(params, replicas, machine, last.knowledge if last is not None else Knowledge())
+        only = meant_in(params, replicas, machine, librarian.knowledge)
         if board.surveyed_at < 0:
             raise ConvergenceError("the projects folder is being looked at", "try again in a moment")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from convergenced.control.protocol import Json
 from convergenced.control.server import Reply
@@ -14,6 +15,10 @@ log = logging.getLogger(__name__)
 
 MAX_SECONDS = 100 * 366 * 86_400.0
 """A hundred years; what is longer is no time that a calendar could show."""
+
+
+Method = Callable[[dict[str, Json], Reply], None]
+"""What answers one kind of request, in the control thread."""
 
 
 class ParamsError(Exception):

@@ -23,7 +23,7 @@ from convergenced.knowledge.look import KIND, Look, Wish
 from convergenced.knowledge.mending import Mender
 from convergenced.knowledge.synthesis import ScopeResult
 from convergenced.merge.contributions import digest_of_inputs, inputs_of
-from convergenced.merge.knowledge import Scope
+from convergenced.merge.knowledge import Knowledge, Scope
 from convergenced.model import LocalPath, Oid, ProjectId
 from convergenced.ports import Store
 from convergenced.sync.board import ALL, Attention, Missing
@@ -127,6 +127,11 @@ class Librarian:
     def is_on(self) -> bool:
         """Whether knowledge is shared."""
         return self._desk.settings.knowledge.enabled
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What all machines know, as the newest look found it."""
+        return Knowledge() if self.last is None else self.last.knowledge
 
     @property
     def due(self) -> float | None:

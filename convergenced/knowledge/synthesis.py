@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, cast
 
 from convergenced.errors import ConvergenceError, MissingObjectError
@@ -421,7 +422,9 @@ def _copied(document: DocumentTask) -> bytes | None:
     return merged.data if not merged.contradictions and merged.data in _inputs(document) else None
 
 
+@lru_cache(maxsize=2)
 def _merge_by_rule(document: DocumentTask) -> MergedDocument:
+    """Asked for again and again while one document is made, as it is and with its secrets hidden."""
     if document.path == SETTINGS:
         return merge_settings(document.current, document.versions)
     return merge_markdown(document.current, document.versions)
