@@ -27,6 +27,17 @@ _REFUSED_PUSH = re.compile(
 )
 
 
+def default_branch(repository: object) -> str:
+    """The branch that a forge's answer about a repository names."""
+    branch = repository.get("default_branch") if isinstance(repository, dict) else None
+    return branch if isinstance(branch, str) and branch else "main"
+
+
+def no_repository(where: str, rights: str) -> ProviderError:
+    """What a forge means that knows no such repository; `rights` are those that a token needs."""
+    return ProviderError(f"there is no {where} that the token may see", f"check the token: {rights}")
+
+
 @dataclass(frozen=True, slots=True)
 class Remedies:
     """What a person does about each kind of trouble, in the words of one forge."""

@@ -22,9 +22,11 @@ from convergenced.knowledge.providers.following import (
     LOG_TAIL,
     Phase,
     Remedies,
+    default_branch,
     diagnose,
     follow,
     looks,
+    no_repository,
 )
 from convergenced.knowledge.providers.http import Access, Api, ApiError, OutOfTimeError, Pace, Reply, segment
 from convergenced.ports import Clock
@@ -104,17 +106,10 @@ class GitHubRunner:
 
     def _default_branch(self, run: _Run) -> str:
         try:
-            found = run.api.get(run.root)
+            return default_branch(run.api.get(run.root))
         except ApiError as error:
-            raise self._explained(
-                error,
-                missing=ProviderError(
-                    f"there is no {self._repository} on {self._access.host} that the token may see",
-                    f"check the token: {RIGHTS}",
-                ),
-            ) from error
-        branch = found.get("default_branch") if isinstance(found, dict) else None
-        return branch if isinstance(branch, str) and branch else "main"
+            hidden = no_repository(f"{self._repository} on {self._access.host}", RIGHTS)
+            raise self._explained(error, missing=hidden) from error
 
     def _start(self, run: _Run, branch: str) -> int:
         nonce = self._nonce()

@@ -18,8 +18,10 @@ from convergenced.knowledge.providers.following import (
     LOG_TAIL,
     Phase,
     Remedies,
+    default_branch,
     diagnose,
     follow,
+    no_repository,
 )
 from convergenced.knowledge.providers.http import Access, Api, ApiError, OutOfTimeError, Pace, segment
 from convergenced.ports import Clock
@@ -94,17 +96,10 @@ class GitLabRunner:
 
     def _default_branch(self, api: Api) -> str:
         try:
-            found = api.get(self._root)
+            return default_branch(api.get(self._root))
         except ApiError as error:
-            raise self._explained(
-                error,
-                missing=ProviderError(
-                    f"there is no {self._project} on {self._access.host} that the token may see",
-                    f"check the token: {RIGHTS}",
-                ),
-            ) from error
-        branch = found.get("default_branch") if isinstance(found, dict) else None
-        return branch if isinstance(branch, str) and branch else "main"
+            hidden = no_repository(f"{self._project} on {self._access.host}", RIGHTS)
+            raise self._explained(error, missing=hidden) from error
 
     def _start(self, api: Api, branch: str) -> dict[str, Any]:
         missing = None
