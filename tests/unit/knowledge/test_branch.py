@@ -160,19 +160,6 @@ class TestCommitting:
         assert seen == [1, 2]
         assert said(store, tip) == {ANN: "a2", BOB: "b1"}
 
-    def test_nobody_follows_to_a_newer_format(self, store: MemoryStore) -> None:
-        base = commit(store, ANN, "a1")
-        assert base is not None
-        paper = store.write_blob(b'{"schema": 99}')
-        tree = write_folder(store, {f"machines/{BOB}/machine.json": paper})
-        newer = store.write_commit(Commit(tree, (base,), PERSON, TIME, "newer"))
-        fresh = MemoryStore()
-        fresh.objects = store.objects
-        for one, tip in ((store, base), (fresh, None)):
-            with pytest.raises(NewerSchemaError):
-                advance_knowledge(one, newer)
-            assert ref_of(one, KNOWLEDGE_REF) == tip
-
     def test_a_branch_that_never_rests_is_given_up(self, store: MemoryStore) -> None:
         turns: list[int] = []
 
